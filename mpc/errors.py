@@ -1,0 +1,31 @@
+"""Whose fault it is: ours, a named peer's, nobody's, or a refusal."""
+
+from __future__ import annotations
+
+
+class ProtocolError(Exception):
+    """Base of everything a protocol run can raise on purpose."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We broke the protocol, or our own input is not acceptable."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """A named peer sent something the protocol does not allow."""
+
+    def __init__(self, party: str, tag: str, why: str) -> None:
+        super().__init__(f"{party} broke the protocol at step '{tag}': {why}")
+        self.party, self.tag, self.why = party, tag, why
+
+
+class PeerLost(ProtocolError):
+    """A named peer stopped answering; nobody is to blame yet."""
+
+    def __init__(self, party: str, step: str, why: str = "the link closed") -> None:
+        super().__init__(f"lost {party} at step '{step}': {why}")
+        self.party, self.step, self.why = party, step, why
+
+
+class Refused(ProtocolError):
+    """A rule all parties agreed on forbids going further (for example: too few matches)."""
