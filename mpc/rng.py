@@ -58,7 +58,7 @@ class Prg:
         """Uniform unsigned words of any width, of the given shape."""
         out = np.empty(shape, dtype=dtype)
         if out.size:
-            self.fill(memoryview(out.reshape(-1)).cast("B"))
+            self.fill(out.reshape(-1).view(np.uint8).data)
         return out
 
 

@@ -93,7 +93,7 @@ def send_words(channel: Channel, to: str, tag: str, words: npt.NDArray[Any]) -> 
     if kind is None:
         raise LocalProtocolError(f"only unsigned words travel, got {words.dtype} for '{tag}'")
     flat = np.ascontiguousarray(words).reshape(-1)
-    channel.send(to, tag, kind, memoryview(flat).cast("B") if flat.size else b"")
+    channel.send(to, tag, kind, flat.view(np.uint8).data if flat.size else b"")
 
 
 def recv_words(channel: Channel, frm: str, tag: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

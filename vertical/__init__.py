@@ -1,0 +1,1 @@
+"""Learning over columns that are split between silos."""
