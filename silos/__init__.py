@@ -1,0 +1,1 @@
+"""One organisation's node: configuration, data, policy, consent, links, worker and command line."""
