@@ -14,6 +14,7 @@ dealer); Boyle et al., CCS 2018 (compression of one side of a correlation to a s
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
@@ -76,7 +77,7 @@ class Piece:
     @property
     def size(self) -> int:
         """Number of words."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 class Correlation(BaseModel):
@@ -117,7 +118,7 @@ def register(cls: type[Correlation]) -> type[Correlation]:
 
 def parse_request(raw: Any, asker: str) -> Correlation:
     """Decode one request; anything but a known kind with sane sizes is the asker's error."""
-    kind = _KINDS.get(raw.get("kind")) if isinstance(raw, dict) else None
+    kind = _KINDS.get(str(raw.get("kind"))) if isinstance(raw, dict) else None
     if kind is None:
         raise RemoteProtocolError(asker, REQUEST_TAG, "asked the dealer for an unknown kind of randomness")
     try:
@@ -193,7 +194,10 @@ class Correlations:
         return f"Correlations(dealer={self._dealer!r}, used={self._next - len(self._open)})"
 
     def plan(self, requests: Sequence[Correlation]) -> list[Ticket]:
-        """Ask for correlations that will be taken in this order, after all that were planned before."""
+        """Ask for correlations that will be taken in this order, after all that were planned before.
+
+        CrypTen's operators plan and take at once, so they must not run while planned tickets are open.
+        """
         tickets = [Ticket(self._next + i, request) for i, request in enumerate(requests)]
         self._next += len(tickets)
         self._open.extend(tickets)

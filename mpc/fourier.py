@@ -109,7 +109,7 @@ def _open_angle(session: Session, share: Words, period_bits: int, r: Words) -> W
     return session.open_words("fourier/angle", angle)
 
 
-def odd_series(session: Session, ticket: Ticket, share: Words, period_bits: int, coefs: Sequence[float]) -> Words:
+def odd_series(session: Session, ticket: Ticket, share: Words, period_bits: int, coefs: npt.ArrayLike) -> Words:
     """Shares of sum over q of coefs[q] sin(k_q w z), with SERIES_BITS fractional bits.
 
     share: (n,) words; 2^period_bits of its units are one period P.  The ticket's request names the harmonics k_q.
@@ -150,7 +150,7 @@ def fit_sigmoid(period: float, n_harmonics: int) -> tuple[list[int], npt.NDArray
     z = np.linspace(-period / 4, period / 4, 4001)
     A = np.sin(2 * np.pi * np.outer(z, harmonics) / period)
     target = 1 / (1 + np.exp(-z)) - 0.5
-    coefs = np.linalg.lstsq(A, target, rcond=None)[0]
+    coefs: npt.NDArray[np.float64] = np.linalg.lstsq(A, target, rcond=None)[0].astype(np.float64)
     return harmonics, coefs, float(np.abs(A @ coefs - target).max())
 
 

@@ -1,0 +1,13 @@
+"""The closed set of correlated randomness: importing this module registers every kind a dealer can be asked for."""
+
+from __future__ import annotations
+
+from mpc import fourier, matrix, ring, triples, truncation
+
+__all__ = ["fourier", "matrix", "triples", "truncation", "warm_up"]
+
+
+def warm_up() -> None:
+    """Load or compile every kernel, so that nobody in a session waits for another one's compiler."""
+    ring.warm_up()
+    fourier.warm_up()

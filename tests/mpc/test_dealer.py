@@ -1,0 +1,201 @@
+"""The dealer: a closed set of requests, within limits, each dealt once; it is sent requests and nothing else."""
+
+import numpy as np
+import pytest
+
+from mpc import dealer as dealer_module
+from mpc.dealer import MAX_WORDS, Correlations, Piece, run_dealer
+from mpc.errors import LocalProtocolError, RemoteProtocolError
+from mpc.session import Session
+from mpc.triples import BinaryTriple, SquarePair, Triple
+from mpc.truncation import Truncation
+from mpc.wire import Kind, send_json
+from tests.harness import run_parties
+from tests.mpc.playing import joined, play, results
+
+MUL = Triple(op="mul", shape0=(4,), shape1=(4,))
+AND = BinaryTriple(shape0=(3,), shape1=(3,))
+
+
+def asking(*batches):
+    """A dealer with one party that sends these raw requests; raises what the dealer raises."""
+
+    def asker(channel):
+        channel.recv("dealer", "dealer/key", Kind.BYTES, exact=32)
+        for batch in batches:
+            send_json(channel, "dealer", "dealer/request", batch)
+
+    return run_parties({"a": asker, "dealer": lambda channel: run_dealer(channel, ["a", "b"]), "b": _silent})
+
+
+def _silent(channel):
+    channel.recv("dealer", "dealer/key", Kind.BYTES, exact=32)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"kind": "generate_additive_triple"},
+        {"kind": "_deal"},
+        {"kind": ""},
+        {"kind": None},
+        {"shape": [1]},
+        ["square"],
+        "square",
+        7,
+        None,
+    ],
+    ids=repr,
+)
+def test_an_unknown_kind_is_refused(raw):
+    with pytest.raises(RemoteProtocolError, match=r"a broke the protocol .* unknown kind") as caught:
+        asking([raw])
+    assert caught.value.party == "a"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"kind": "square"},
+        {"kind": "square", "shape": None},
+        {"kind": "square", "shape": ["1"]},
+        {"kind": "square", "shape": [1], "seed": 3},
+        {"kind": "square", "shape": [-1]},
+        {"kind": "truncation", "n": True, "divisor": 4},
+    ],
+    ids=repr,
+)
+def test_a_malformed_request_is_refused(raw):
+    with pytest.raises(RemoteProtocolError, match="malformed request"):
+        asking([{"kind": "square", "shape": [1]}, raw])
+
+
+@pytest.mark.parametrize("batch", [{"kind": "square", "shape": [1]}, "x", 5], ids=repr)
+def test_what_is_not_a_list_of_requests_is_refused(batch):
+    with pytest.raises(RemoteProtocolError, match="a broke the protocol"):
+        asking(batch)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Truncation(n=MAX_WORDS // 3, divisor=2),
+        SquarePair(shape=(MAX_WORDS,)),
+        Triple(op="matmul", shape0=(1 << 16, 1), shape1=(1, 1 << 15)),
+    ],
+    ids=lambda r: r.kind,
+)
+def test_a_request_over_the_limit_is_refused_before_anything_is_made(request_):
+    with pytest.raises(RemoteProtocolError, match="over the dealer's limit"):
+        asking([request_.model_dump()])
+
+
+def test_a_session_may_not_ask_for_ever(monkeypatch):
+    monkeypatch.setattr(dealer_module, "MAX_REQUESTS", 3)
+    one = {"kind": "square", "shape": [1]}
+    with pytest.raises(RemoteProtocolError, match="more requests than a session may make"):
+        asking([one, one], [one, one])
+
+
+def test_a_number_is_dealt_once_and_in_order():
+    def body(session: Session):
+        first, second = session.correlations.plan([MUL, AND])
+        with pytest.raises(LocalProtocolError, match=r"correlation 1 .* out of order"):
+            session.correlations.take(second)
+        session.correlations.take(first)
+        with pytest.raises(LocalProtocolError, match="correlation 0 was already used"):
+            session.correlations.take(first)
+        session.correlations.take(second)
+        with pytest.raises(LocalProtocolError, match="correlation 1 was already used"):
+            session.correlations.take(second)
+
+    play(2, body)
+
+
+def test_a_ticket_of_another_session_is_not_good_here():
+    kept = []
+
+    def body(session: Session):
+        kept.append(session.correlations.plan([MUL])[0])
+        session.correlations.take(kept[-1])
+        (mine,) = session.correlations.plan([MUL])
+        with pytest.raises(LocalProtocolError, match="already used"):
+            session.correlations.take(kept[0])
+        session.correlations.take(mine)
+
+    play(2, body)
+
+
+@pytest.mark.parametrize("n_parties", [2, 3, 5])
+def test_every_party_gets_shares_of_the_same_correlation(n_parties):
+    def body(session: Session):
+        planned = session.correlations.plan([MUL, AND, MUL])
+        return [session.correlations.take(ticket) for ticket in planned]
+
+    out = results(play(n_parties, body))
+    for number in (0, 2):
+        a, b = (joined([party[number][0][i] for party in out]) for i in (0, 1))
+        np.testing.assert_array_equal(joined([party[number][1][0] for party in out]), a * b)
+    a, b = (np.bitwise_xor.reduce([party[1][0][i] for party in out]) for i in (0, 1))
+    np.testing.assert_array_equal(np.bitwise_xor.reduce([party[1][1][0] for party in out]), a & b)
+    drawn = [words.tobytes() for party in out for number in range(3) for words in party[number][0]]
+    assert len(set(drawn)) == len(drawn)  # no stream is used twice, by any party
+
+
+def test_only_the_first_party_is_sent_corrections_and_the_dealer_only_requests():
+    run = play(
+        3, lambda session: [session.correlations.draw(request) for request in (MUL, AND, Truncation(n=2, divisor=4))]
+    )
+    to_dealer = [(m.sender, m.tag, m.kind) for m in run.transcript if m.receiver == "dealer"]
+    assert set(to_dealer) == {("a", "dealer/request", Kind.JSON)}
+    from_dealer = [(m.receiver, m.tag, m.size) for m in run.transcript if m.sender == "dealer"]
+    assert from_dealer[:3] == [(name, "dealer/key", 32) for name in "abc"]
+    assert from_dealer[3:] == [("a", "dealer/correction", size) for size in (32, 24, 16, 16)]
+    assert run["dealer"] == 3
+
+
+def test_requests_hold_shapes_and_nothing_else():
+    run = play(2, lambda session: session.correlations.draw(MUL))
+    sent = [m.body for m in run.transcript if m.tag == "dealer/request"]
+    assert sent[0] == (
+        b'[{"kind":"triple","op":"mul","shape0":[4],"shape1":[4],"stride":[],"padding":[],"dilation":[],"groups":1}]'
+    )
+    assert sent[1] == b"[]"
+
+
+def test_planning_ahead_is_sent_in_batches_and_may_be_left_unused(monkeypatch):
+    monkeypatch.setattr(dealer_module, "BATCH", 2)
+
+    def body(session: Session):
+        tickets = session.correlations.plan([SquarePair(shape=(1,))] * 5)
+        return [session.correlations.take(ticket) for ticket in tickets]
+
+    run = play(2, body)
+    assert len([m for m in run.transcript if m.tag == "dealer/request"]) == 3 + 1
+    assert run["dealer"] == 5
+
+
+def test_a_key_of_the_wrong_size_is_the_dealers_fault():
+    def cheap(channel):
+        channel.send("a", "dealer/key", Kind.BYTES, bytes(16))
+
+    with pytest.raises(RemoteProtocolError, match="dealer broke the protocol"):
+        run_parties({"a": lambda channel: Correlations(channel, "dealer", 0), "dealer": cheap})
+
+
+def test_a_handle_does_not_show_its_key():
+    def body(session: Session):
+        session.correlations.draw(MUL)
+        return repr(session.correlations)
+
+    assert results(play(2, body)) == ["Correlations(dealer='dealer', used=1)"] * 2
+
+
+@pytest.mark.parametrize("xor", [False, True])
+def test_a_correction_completes_the_shares(xor):
+    rng = np.random.default_rng(3)
+    shares = [rng.integers(0, 2**64, 8, dtype=np.uint64) for _ in range(3)]
+    value = rng.integers(0, 2**64, 8, dtype=np.uint64)
+    piece = Piece((8,), xor=xor)
+    np.testing.assert_array_equal(piece.combine([piece.correction(value, shares), *shares]), value)
+    assert (piece.size, Piece(()).size, Piece((0, 3)).size) == (8, 1, 0)
