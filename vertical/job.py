@@ -1,0 +1,131 @@
+"""The job kind "vertical.logistic", as one owner runs it: align, encode, train, evaluate, release."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mpc.channel import Channel
+from mpc.dealer import Correlations
+from mpc.engine import bind
+from mpc.errors import LocalProtocolError
+from mpc.psi import intersect
+from mpc.session import Session
+from vertical.encoding import Encoder, Feature, fit
+from vertical.evaluate import auc
+from vertical.identifiers import prepare
+from vertical.logistic import Fitted, Settings, train
+from vertical.split import holdout
+
+KIND = "vertical.logistic"
+Progress = Callable[[str, int, int], None]
+Columns = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything in the job's spec that an owner's computation depends on.
+
+    parties: the data owners' names, in the spec's order.  dealer: its name.  me, active: indices into parties; `active`
+    owns the label.  key, label: column names at this owner (label None unless active).
+    """
+
+    parties: tuple[str, ...]
+    dealer: str
+    me: int
+    active: int
+    key: str
+    label: str | None
+    features: tuple[Feature, ...]
+    identifier: str
+    duplicates: str
+    minimum_matches: int
+    winsorise_sd: int
+    rare_category: int
+    settings: Settings
+    holdout_percent: int
+    salt: bytes
+    release: tuple[str, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns the job reads at this owner, each once."""
+        return [self.key, *([self.label] if self.label else []), *(f.column for f in self.features)]
+
+
+def run(plan: Plan, columns: Columns, channel: Channel, session_id: bytes, progress: Progress) -> dict[str, Any]:
+    """Run the whole job as one owner; returns this owner's result, with numbers as decimal strings.
+
+    columns: the key as text, the label and numbers as float64 with NaN for missing, categories as text with None.
+
+    Reveals: as mpc.psi, vertical.logistic and vertical.evaluate declare.
+    Raises: LocalProtocolError for data of ours that the job cannot use, Refused below the minimum of matches,
+        RemoteProtocolError and PeerLost naming a peer.
+    """
+    me, peer = plan.parties[plan.me], plan.parties[1 - plan.me]
+    labels = _labels(columns, plan, me)
+    progress("align", 0, 1)
+    prepared = prepare(list(columns[plan.key]), plan.identifier, plan.duplicates)
+    alignment = intersect(
+        prepared.items, peer, session_id, channel, plan.minimum_matches, plan.me == 0,
+        lambda done, total: progress("align", done, total),
+    )  # fmt: skip
+    rows = np.asarray(prepared.rows, dtype=np.int64)[alignment.rows]
+    held = holdout([prepared.items[i] for i in alignment.rows], plan.salt, plan.holdout_percent)
+    aligned = {name: column[rows] for name, column in columns.items()}
+    y = None if labels is None else labels[rows]
+    encoder = fit(aligned, list(plan.features), ~held, winsorise_sd=plan.winsorise_sd, rare_category=plan.rare_category)
+    X = encoder.transform(aligned)
+    if X.shape[1] == 0:
+        raise LocalProtocolError(f"no feature column of {me} varies over the matched training rows")
+    session = Session(channel, plan.parties, plan.me, Correlations(channel, plan.dealer, plan.me))
+    with bind(session):
+        fitted = train(
+            session, X[~held], None if y is None else y[~held], plan.settings, lambda d, n: progress("train", d, n)
+        )
+        result: dict[str, Any] = {"model": _model(encoder, fitted)}
+        if "auc" in plan.release:
+            progress("evaluate", 0, 1)
+            result["auc"] = f"{_auc(session, plan, fitted, X[held], None if y is None else y[held]):.4f}"
+            progress("evaluate", 1, 1)
+    session.correlations.close()
+    if "counts" in plan.release:
+        result["rows"] = {
+            "own": len(columns[plan.key]), "unusable": prepared.rejected, "duplicates": prepared.duplicates,
+            "matched": len(rows), "training": int((~held).sum()), "held_out": int(held.sum()),
+        }  # fmt: skip
+    return result
+
+
+def _labels(columns: Columns, plan: Plan, me: str) -> npt.NDArray[np.float64] | None:
+    if plan.label is None:
+        return None
+    y = np.asarray(columns[plan.label], dtype=np.float64)
+    if not np.isin(y, (0.0, 1.0)).all() or len(np.unique(y)) != 2:
+        raise LocalProtocolError(f"the label column '{plan.label}' of {me} must hold both 0 and 1 and nothing else")
+    return y
+
+
+def _auc(session: Session, plan: Plan, fitted: Fitted, X: npt.NDArray[np.float64], y: Any) -> float:
+    """AUC on held-out rows; a held-out row's part of the score is limited to the range seen in training."""
+    part = X @ fitted.weights + (fitted.intercept or 0.0)
+    bound = fitted.period / (4 * len(plan.parties))
+    return auc(session, np.clip(part, -bound, bound), y, plan.active, fitted.period)
+
+
+def _model(encoder: Encoder, fitted: Fitted) -> dict[str, Any]:
+    """This owner's part of the model: coefficients of standardised inputs, and how the inputs are made."""
+    inputs = []
+    for item, weight in zip(encoder.describe(), fitted.weights, strict=True):
+        scaled = {key: f"{value:.12g}" if isinstance(value, float) else value for key, value in item.items()}
+        inputs.append({**scaled, "coefficient": f"{weight:.8g}"})
+    return {
+        "inputs": inputs,
+        "intercept": None if fitted.intercept is None else f"{fitted.intercept:.8g}",
+        "winsorise_sd": encoder.winsorise_sd,
+        "left_out": list(encoder.dropped),
+    }
