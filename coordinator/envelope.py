@@ -142,6 +142,10 @@ def parse(envelope: bytes) -> Sealed:
     try:
         outer = json.loads(envelope)
         (signature,) = outer["signatures"]
+        if outer.keys() != {"payload", "payloadType", "signatures"} or signature.keys() != {"keyid", "sig"}:
+            raise EnvelopeError("the envelope has other fields than payload, payloadType and one signature")
+        if canonical(outer) != envelope:
+            raise EnvelopeError("the envelope is not in canonical form")
         payload = base64.b64decode(outer["payload"], validate=True)
         sig = base64.b64decode(signature["sig"], validate=True)
         inner = json.loads(payload)
