@@ -14,6 +14,7 @@ from aiohttp import ClientError, ClientWebSocketResponse, WSMsgType
 
 CHUNK_BYTES = 1 << 18
 MAX_FRAME_BYTES = 1 << 20
+DRAIN_S = 5.0
 
 
 class RelayPump:
@@ -30,7 +31,9 @@ class RelayPump:
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Stop at once; what is still on its way is lost."""
+        """Let what the worker wrote before it ended reach the relay, for a bounded time, then stop."""
+        self.worker_end.close()
+        await asyncio.wait({self._task}, timeout=DRAIN_S)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -45,10 +48,12 @@ class RelayPump:
         finally:
             up.cancel()
             down.cancel()
-            await asyncio.gather(up, down, return_exceptions=True)
-            with contextlib.suppress(OSError):  # the worker may have gone first
-                self._node_end.shutdown(socket.SHUT_RDWR)
-            self._node_end.close()
+            try:
+                await asyncio.gather(up, down, return_exceptions=True)
+            finally:  # however often we are cancelled meanwhile
+                with contextlib.suppress(OSError):  # the worker may have gone first
+                    self._node_end.shutdown(socket.SHUT_RDWR)
+                self._node_end.close()
             with contextlib.suppress(ClientError, OSError):
                 await self._websocket.close()
 

@@ -40,3 +40,28 @@ async def test_frames_that_arrived_before_the_relay_closed_are_delivered() -> No
         assert carried.worker_end.recv(10) == b"two"
         assert odd.closed
         carried.worker_end.close()
+
+
+class SlowSocket(OddSocket):
+    """A relay that takes its time for each frame and never sends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = bytearray()
+
+    async def receive(self) -> Any:
+        await asyncio.Event().wait()
+
+    async def send_bytes(self, data: bytes) -> None:
+        await asyncio.sleep(0.02)
+        self.taken += data
+
+
+async def test_what_a_worker_wrote_before_it_ended_reaches_the_relay() -> None:
+    slow = SlowSocket()
+    carried = RelayPump(slow)  # type: ignore[arg-type]
+    sent = bytes(range(256)) * 8000
+    await asyncio.to_thread(carried.worker_end.sendall, sent)
+    await carried.close()
+    assert bytes(slow.taken) == sent
+    assert slow.closed
