@@ -1,0 +1,64 @@
+"""What a silo can say to a person: every error is one sentence that names what is wrong and whose it is."""
+
+from __future__ import annotations
+
+
+class SiloError(Exception):
+    """Base of everything the node and the command line raise on purpose."""
+
+
+class SpecError(SiloError):
+    """A job request or a job spec is not acceptable."""
+
+
+class ConfigError(SiloError):
+    """A file of the silo's own home directory is missing or wrong."""
+
+
+class CatalogueError(SiloError):
+    """A data set cannot be used as it is registered or as the job asks for it."""
+
+
+class DisclosureError(SiloError):
+    """It cannot be stated what a job reveals, so the job cannot run."""
+
+
+class EnrolError(SiloError):
+    """Joining a coordinator, or renewing with it, did not work."""
+
+
+class ConsentError(SiloError):
+    """The consents of a job's participants do not fit together."""
+
+    def __init__(self, why: str, silo: str = "") -> None:
+        super().__init__(why)
+        self.silo = silo
+
+
+class PolicyDenied(SiloError):
+    """The silo's own policy forbids a job; names the rule and the clause that failed."""
+
+    def __init__(self, silo: str, rule: str, clause: str) -> None:
+        where = f"policy of {silo}, rule '{rule}'" if rule else f"policy of {silo}"
+        super().__init__(f"{where}: {clause}")
+        self.silo, self.rule, self.clause = silo, rule, clause
+
+
+class CoordinatorUnreachable(SiloError):
+    """The coordinator did not answer; trying again later may help."""
+
+
+class CoordinatorRefused(SiloError):
+    """The coordinator answered with a refusal; the message is its sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class JobFailed(SiloError):
+    """A job ended here; names the step and, where one is to blame, the silo."""
+
+    def __init__(self, step: str, reason: str, party: str = "") -> None:
+        super().__init__(reason)
+        self.step, self.party = step, party

@@ -1,0 +1,93 @@
+"""A silo's identity: the Ed25519 key that signs everything it says, and whose fingerprint partners pin."""
+
+from __future__ import annotations
+
+import base64
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from coordinator.envelope import Statement, fingerprint, seal
+from silos.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The key pair of one silo; the private part never appears in a representation."""
+
+    _key: Ed25519PrivateKey = field(repr=False)
+
+    @property
+    def public(self) -> bytes:
+        """The raw 32-byte public key."""
+        return self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    @property
+    def public_b64(self) -> str:
+        """The public key as it travels."""
+        return base64.b64encode(self.public).decode()
+
+    @property
+    def fingerprint(self) -> str:
+        """What partners compare by telephone and pin in their policy."""
+        return fingerprint(self.public)
+
+    def sign(self, message: bytes) -> bytes:
+        """A bare signature; statements go through `seal`."""
+        return self._key.sign(message)
+
+    def seal(self, statement: Statement) -> bytes:
+        """A signed log entry.  Raises: EnvelopeError if it would be too large."""
+        return seal(statement, self._key)
+
+    def __repr__(self) -> str:
+        return f"Identity({self.fingerprint})"
+
+
+def create_identity(path: Path) -> Identity:
+    """Make a new key and store it for its owner's eyes only.
+
+    Raises: ConfigError if a key is already there: an identity is never overwritten.
+    """
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as exc:
+        raise ConfigError(f"{path} already holds an identity key") from exc
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be written: {exc.strerror}") from exc
+    with os.fdopen(fd, "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())
+    return Identity(key)
+
+
+def load_identity(path: Path) -> Identity:
+    """Read the key.
+
+    Raises: ConfigError if it is missing, of another type, or readable by other users of the machine.
+    """
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(f"{path} can be read by other users; run 'chmod 600 {path}'")
+        pem = path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"the identity key {path} cannot be read: {exc.strerror}") from exc
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError) as exc:
+        raise ConfigError(f"{path} is not a private key in PEM form") from exc
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"{path} is not an Ed25519 key")
+    return Identity(key)

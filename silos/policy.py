@@ -1,0 +1,242 @@
+"""A silo's own policy: what partners may do with its data.  Deny by default, evaluated only here.
+
+version = 1
+minimum_matches = 1000              # a job must promise to stop, before revealing more, at fewer matches
+
+[partners.platform]
+fingerprint = "..."                 # of the partner's identity key, compared out of band
+
+[[allow]]                           # one rule; a job needs one rule that allows all of it
+name = "credit-model"
+dataset = "loans"
+partners = ["platform"]
+dealers = ["dealer"]
+kinds = ["vertical.logistic"]
+purposes = ["credit risk"]
+join = ["email"]
+label = ["default"]
+train = ["LIMIT_BAL"]               # or ["*"]
+release = ["coefficients", "auc", "counts"]
+expires = 2027-12-31                # the last day the rule holds
+
+[dealer]                            # only for a silo that makes correlated randomness for others
+for = ["lender", "platform"]
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from silos.errors import ConfigError, PolicyDenied
+from silos.spec import DatasetName, Party, SiloName, Spec
+from silos.validation import Frozen, read_document, validate, write_private
+
+ANY = "*"
+
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Partner(Frozen):
+    """A silo this one knows: its name and the only key accepted for it."""
+
+    fingerprint: Fingerprint
+
+
+class Rule(Frozen):
+    """One permission; every clause must hold, and an empty list permits nothing."""
+
+    name: str = Field(min_length=1, max_length=64)
+    dataset: DatasetName
+    partners: tuple[SiloName, ...] = ()
+    dealers: tuple[SiloName, ...] = ()
+    kinds: tuple[str, ...] = ()
+    purposes: tuple[str, ...] = ()
+    join: tuple[str, ...] = ()
+    label: tuple[str, ...] = ()
+    train: tuple[str, ...] = ()
+    release: tuple[str, ...] = ()
+    expires: dt.date | None = None
+
+
+class DealerRule(Frozen):
+    """For whom this silo makes correlated randomness."""
+
+    for_: tuple[SiloName, ...] = Field(alias="for", default=())
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A job this silo may take part in: under which rule, and with which pinned keys of the others."""
+
+    rule: str
+    pins: dict[str, str]
+
+
+class Policy(Frozen):
+    """The parsed policy file; `decide` is the whole of its meaning."""
+
+    version: Literal[1]
+    minimum_matches: int = Field(ge=1, default=100)
+    partners: dict[SiloName, Partner] = Field(default_factory=dict)
+    allow: tuple[Rule, ...] = ()
+    dealer: DealerRule = DealerRule()
+
+    def decide(self, spec: Spec, me: str, today: dt.date) -> Decision:
+        """May `me` take part in this job?
+
+        Raises: PolicyDenied naming the rule that came closest (its first failing clause is the latest one) and the
+        clause that failed.
+        """
+        mine = spec.party(me)
+        if mine is None:
+            return self._decide_as_dealer(spec, me)
+        rules = [rule for rule in self.allow if rule.dataset == mine.dataset]
+        if not rules:
+            raise PolicyDenied(me, "", f"no rule allows any use of data set '{mine.dataset}'")
+        closest = (-1, "", "")
+        for rule in rules:
+            failure = next(
+                ((step, clause) for step, clause in enumerate(self._clauses(rule, spec, mine, today)) if clause), None
+            )
+            if failure is None:
+                return Decision(rule.name, self._pins(spec, me))
+            if failure[0] > closest[0]:
+                closest = (failure[0], rule.name, failure[1] or "")
+        raise PolicyDenied(me, closest[1], closest[2])
+
+    def _decide_as_dealer(self, spec: Spec, me: str) -> Decision:
+        if me != spec.dealer:
+            raise PolicyDenied(me, "", f"{me} has no part in this job")
+        for owner in spec.owners:
+            if owner not in self.dealer.for_:
+                raise PolicyDenied(me, "dealer", f"{me} may not be the dealer for {owner}")
+            if owner not in self.partners:
+                raise PolicyDenied(me, "dealer", f"no fingerprint is pinned for {owner}")
+        return Decision("dealer", self._pins(spec, me))
+
+    def _pins(self, spec: Spec, me: str) -> dict[str, str]:
+        return {name: self.partners[name].fingerprint for name in spec.participants if name != me}
+
+    def _clauses(self, rule: Rule, spec: Spec, mine: Party, today: dt.date) -> Iterator[str | None]:
+        """Every clause in a fixed order: None where it holds, else what it forbids."""
+        partners = [name for name in spec.owners if name != mine.silo]
+        who = " and ".join(partners)
+        yield _first(f"{name} is not a partner" for name in partners if name not in rule.partners)
+        yield None if spec.dealer in rule.dealers else f"{spec.dealer} may not be the dealer"
+        yield _first(
+            f"no fingerprint is pinned for {name}"
+            for name in spec.participants
+            if name != mine.silo and name not in self.partners
+        )
+        yield f"it expired on {rule.expires}" if rule.expires is not None and today > rule.expires else None
+        yield None if spec.kind in rule.kinds else f"jobs of kind '{spec.kind}' are not allowed"
+        yield None if spec.purpose in rule.purposes else f"purpose '{spec.purpose}' is not allowed"
+        yield None if mine.key in rule.join else f"column '{mine.key}' may not be used to join with {who}"
+        if mine.label is not None:
+            allowed = mine.label in rule.label
+            yield None if allowed else f"column '{mine.label}' may not be used as the label with {who}"
+        yield _first(
+            f"column '{feature.column}' may not be used for training with {who}"
+            for feature in mine.features
+            if feature.column not in rule.train and ANY not in rule.train
+        )
+        yield _first(f"'{item}' may not be released" for item in spec.release if item not in rule.release)
+        floor, asked = self.minimum_matches, spec.align.minimum_matches
+        yield None if asked >= floor else f"the job would go on with {asked} matches, the minimum is {floor}"
+
+
+def _first(failures: Iterator[str]) -> str | None:
+    return next(failures, None)
+
+
+def _dates_as_text(value: Any) -> Any:
+    """TOML has dates, JSON has not: models take them as ISO text."""
+    if isinstance(value, dict):
+        return {k: _dates_as_text(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_dates_as_text(v) for v in value]
+    return value.isoformat() if isinstance(value, dt.date) else value
+
+
+def _check(document: dict[str, Any], what: str) -> Policy:
+    policy = validate(Policy, _dates_as_text(document), what, ConfigError)
+    names = [rule.name for rule in policy.allow]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"{what}: two rules are called '{twice}'")
+    return policy
+
+
+def load(path: Path) -> Policy:
+    """Read and check a policy file.  Raises: ConfigError."""
+    return _check(read_document(path, "the policy", ConfigError), f"the policy {path}")
+
+
+def with_pin(text: str, name: str, fingerprint: str, *, replace: bool = False) -> str:
+    """The policy text with a partner's key pinned; comments and order stay as they are.
+
+    Raises: ConfigError if another key is pinned already and `replace` is not given, or the result is not a policy.
+    """
+    policy = _check(tomllib.loads(text), "the policy")
+    known = policy.partners.get(name)
+    if known is not None and known.fingerprint == fingerprint:
+        return text
+    if known is None:
+        text = f'{text.rstrip()}\n\n[partners.{name}]\nfingerprint = "{fingerprint}"\n'
+    elif replace:
+        pattern = rf'(\[partners\.{re.escape(name)}\]\s*\n(?:[^\[\n]*\n)*?\s*fingerprint\s*=\s*)"{known.fingerprint}"'
+        text = re.sub(pattern, rf'\g<1>"{fingerprint}"', text)
+    else:
+        raise ConfigError(f"another key is pinned for {name} already; use --replace if {name} confirmed the new one")
+    changed = _check(tomllib.loads(text), "the policy").partners.get(name)
+    if changed is None or changed.fingerprint != fingerprint:
+        raise ConfigError(f"the pin of {name} could not be changed; edit [partners.{name}] in the policy file")
+    return text
+
+
+def pin(path: Path, name: str, fingerprint: str, *, replace: bool = False) -> None:
+    """Pin a partner's key in the policy file.  Raises: ConfigError."""
+    load(path)
+    write_private(path, with_pin(path.read_text(encoding="utf-8"), name, fingerprint, replace=replace))
+
+
+def initial(name: str) -> str:
+    """The policy a new silo starts with: a commented example that permits nothing."""
+    return _INITIAL.replace("@NAME@", json.dumps(name))
+
+
+_INITIAL = """\
+# What partners may do with the data of @NAME@.  Nothing is allowed that is not written here.
+version = 1
+
+# A job must promise to stop at fewer matches than this.
+minimum_matches = 100
+
+# Partners are known by the fingerprint of their identity key.  Compare it out of band, then run
+#   accord silo pin PARTNER FINGERPRINT
+#
+# [[allow]]                                # one rule; a job needs one rule that allows all of it
+# name = "credit-model"
+# dataset = "loans"
+# partners = ["platform"]                  # data owners this may be computed with
+# dealers = ["dealer"]                     # who may make the correlated randomness
+# kinds = ["vertical.logistic"]
+# purposes = ["credit risk"]
+# join = ["email"]                         # columns that may match rows
+# label = ["default"]                      # columns that may be the label
+# train = ["LIMIT_BAL"]                    # columns that may be features; ["*"] for every column
+# release = ["coefficients", "auc", "counts"]
+# expires = 2027-12-31                     # the last day the rule holds
+#
+# [dealer]                                 # to make correlated randomness for jobs of others
+# for = ["lender", "platform"]
+"""

@@ -1,0 +1,156 @@
+"""Specs and requests: one canonical document, and one sentence for each thing that can be wrong with it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from silos.errors import SpecError
+from silos.request import build_spec, load_request
+from silos.spec import parse_spec, spec_digest
+from tests.silos.world import JOB, NOW, SALT, make_spec, request
+
+
+def test_a_request_is_completed_with_defaults() -> None:
+    spec = make_spec()
+    assert spec.train.model_dump() == {"ridge": "1.0", "passes": 40, "period": 64, "harmonics": 12}
+    assert spec.evaluate.model_dump() == {"holdout_percent": 30, "salt": SALT}
+    assert spec.align.minimum_matches == 100
+    assert spec.limits.timeout_s == 60
+    assert (spec.created, spec.valid_until) == ("2026-03-01T12:00:00Z", "2026-03-01T13:00:00Z")
+    assert spec.parties[0].columns == ("email", "default", "LIMIT_BAL", "SEX")
+    assert spec.participants == ("lender", "platform", "dealer")
+    assert spec.active == "lender"
+
+
+def test_a_spec_survives_the_wire_and_has_one_digest() -> None:
+    spec = make_spec()
+    again = parse_spec(json.loads(json.dumps(spec.document())))
+    assert again == spec
+    assert spec_digest(again) == spec_digest(spec)
+    assert spec_digest(make_spec(purpose="other")) != spec_digest(spec)
+
+
+def test_the_digest_is_pinned() -> None:
+    """If this changes, silos of two versions no longer understand each other's consents."""
+    assert spec_digest(make_spec()) == "abbf3d7efed42f9012de2969476a6371c84bfbe081294cfe75df0df07b169ba9"
+
+
+def test_there_are_no_floats_in_a_spec() -> None:
+    def walk(value: Any) -> None:
+        assert not isinstance(value, float)
+        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            walk(inner)
+
+    walk(make_spec(train={"ridge": 0.5}).document())
+    assert make_spec(train={"ridge": 0.00001}).train.ridge == "0.00001"
+
+
+def test_a_field_left_out_is_refused_even_if_a_request_has_a_default_for_it() -> None:
+    document = make_spec().document()
+    del document["links"]
+    with pytest.raises(SpecError, match=r"^the job spec: 'links' is missing$"):
+        parse_spec(document)
+
+
+def _changed(path: str, value: Any) -> dict[str, Any]:
+    document: Any = copy.deepcopy(request())
+    document.setdefault("train", {}), document.setdefault("align", {})
+    document.setdefault("evaluate", {}), document.setdefault("limits", {})
+    *way, last = path.split(".")
+    place = document
+    for part in way:
+        place = place[int(part)] if part.isdigit() else place[part]
+    place[last] = value
+    return document  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("kind", "vertical.trees", "the job spec: 'kind' must be 'vertical.logistic', got 'vertical.trees'"),
+        ("purpose", "", "the job spec: 'purpose' has too few characters"),
+        ("purpos", "x", "the job spec: 'purpos' is not a known setting"),
+        ("dealer", "platform", "the job spec: 'dealer' must have no data in the job, but platform is a data owner"),
+        ("dealer", "coordinator", "the job spec: 'coordinator' is not a silo's name"),
+        ("dealer", "Dealer", "the job spec: 'dealer' does not have the form ^[a-z][a-z0-9-]{1,31}$, got 'Dealer'"),
+        ("parties", [], "the job spec: 'parties' must be exactly two data owners in this version, got 0"),
+        ("parties", "lender", "the job spec: 'parties' must be a list, got 'lender'"),
+        ("parties.1.silo", "lender", "the job spec: lender is named as a data owner twice"),
+        ("parties.0.label", None, "the job spec: exactly one party must have a label, got none"),
+        (
+            "parties.1.label",
+            "CITY",
+            "the job spec: exactly one party must have a label, got lender, platform",
+        ),
+        ("parties.1.features", [], "the job spec: 'parties[1].features' has too few entries"),
+        ("parties.1.features", ["V", "V"], "the job spec: column 'V' of platform is used twice"),
+        ("parties.0.features", ["email"], "the job spec: column 'email' of lender is used twice"),
+        (
+            "parties.1.features",
+            [{"column": "V", "as": "date"}],
+            "the job spec: 'parties[1].features[0].as' must be 'number' or 'category', got 'date'",
+        ),
+        ("parties.1.features", [3], "the job spec: 'parties[1].features[0]' must be a table, got 3"),
+        ("train.passes", 0, "the job spec: 'train.passes' must be at least 1, got 0"),
+        ("train.passes", 1001, "the job spec: 'train.passes' must be at most 1000, got 1001"),
+        ("train.passes", "40", "the job spec: 'train.passes' must be a whole number, got '40'"),
+        ("train.period", 48, "the job spec: 'train.period' must be 16, 32, 64 or 128, got 48"),
+        ("train.harmonics", 33, "the job spec: 'train.harmonics' must be at most 32, got 33"),
+        ("train.ridge", "0.0", "the job spec: 'train.ridge' must be greater than 0, got '0.0'"),
+        ("train.ridge", "-1", r"the job spec: 'train.ridge' does not have the form ^\d{1,6}(\.\d{1,9})?$, got '-1'"),
+        ("train", 3, "the job request: 'train' must be a table"),
+        ("align.minimum_matches", 0, "the job spec: 'align.minimum_matches' must be at least 1, got 0"),
+        ("align.duplicates", "last", "the job spec: 'align.duplicates' must be 'refuse' or 'first', got 'last'"),
+        ("evaluate.holdout_percent", 91, "the job spec: 'evaluate.holdout_percent' must be at most 90, got 91"),
+        ("release", [], "the job spec: 'release' has too few entries"),
+        ("release", ["auc", "auc"], "the job spec: 'release' names an item twice"),
+        ("release", ["rows"], "the job spec: 'release[0]' must be 'coefficients', 'auc' or 'counts', got 'rows'"),
+        ("limits.timeout_s", 0, "the job spec: 'limits.timeout_s' must be at least 1, got 0"),
+        ("links", "direct", "the job spec: 'links' must be 'auto' or 'relay', got 'direct'"),
+        ("valid_for_s", "1h", "the job request: 'valid_for_s' must be a whole number of seconds above 0"),
+        ("valid_for_s", 31 * 86_400, "the job spec: the job would be valid for more than 30 days"),
+    ],
+)
+def test_every_mistake_has_its_sentence(path: str, value: Any, sentence: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        build_spec(_changed(path, value), job=JOB, now=NOW, salt=SALT)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("document", [None, [], "spec", 7, {"v": 1}])
+def test_what_is_not_a_spec_is_refused(document: Any) -> None:
+    with pytest.raises(SpecError):
+        parse_spec(document)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("valid_until", "2026-03-01T12:00:00Z", "is not after 'created'"),
+        ("valid_until", "2026-02-30T12:00:00Z", "must be times that exist"),
+        ("valid_until", "2026-03-01 13:00", "does not have the form"),
+        ("job", "x" * 32, "does not have the form"),
+        ("v", 2, "'v' must be 1, got 2"),
+    ],
+)
+def test_times_and_ids_are_checked(field: str, value: Any, sentence: str) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        parse_spec({**make_spec().document(), field: value})
+
+
+def test_request_files(tmp_path: Any) -> None:
+    good = tmp_path / "job.json"
+    good.write_text(json.dumps(request()))
+    first, second = load_request(good), load_request(good)
+    assert first.job != second.job
+    assert first.evaluate.salt != second.evaluate.salt
+    bad = tmp_path / "job.toml"
+    with pytest.raises(SpecError, match=r"job.toml cannot be read: No such file or directory$"):
+        load_request(bad)
+    bad.write_text("kind = ")
+    with pytest.raises(SpecError, match="is not well-formed TOML"):
+        load_request(bad)
