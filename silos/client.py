@@ -1,0 +1,220 @@
+"""The coordinator's HTTP API as seen by a silo: one method per route, over mutual TLS, connecting outwards only."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import aiohttp
+
+from silos.config import Home
+from silos.errors import CoordinatorRefused, CoordinatorUnreachable
+from silos.tls import home_context
+
+MAX_REPLY_BYTES = 64 << 20
+MAX_EVENT_BYTES = 1 << 20
+MAX_FRAME_BYTES = 1 << 20
+HEARTBEAT_S = 20.0
+_TIMEOUT = aiohttp.ClientTimeout(total=60, connect=10)
+
+
+async def _sentence(reply: aiohttp.ClientResponse) -> str:
+    """The server's own sentence, or a plain one if it sent something else."""
+    try:
+        error = json.loads(await reply.content.read(1 << 16))["error"]
+    except (ValueError, KeyError, TypeError):
+        return f"the coordinator refused with HTTP status {reply.status}"
+    return str(error)[:1000]
+
+
+async def _read(reply: aiohttp.ClientResponse) -> bytes:
+    chunks, size = [], 0
+    async for chunk in reply.content.iter_chunked(1 << 16):
+        size += len(chunk)
+        if size > MAX_REPLY_BYTES:
+            raise CoordinatorUnreachable(f"the coordinator's answer has more than {MAX_REPLY_BYTES} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+class CoordinatorClient:
+    """One silo's connection to its coordinator; use as an async context manager.
+
+    Every method raises CoordinatorRefused with the server's sentence, or CoordinatorUnreachable if there is no answer.
+    """
+
+    def __init__(self, url: str, context: ssl.SSLContext) -> None:
+        self.url = url.rstrip("/")
+        self._context = context
+        self._session: aiohttp.ClientSession | None = None
+        self._retired: list[aiohttp.ClientSession] = []
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(ssl=self._context, limit=0)
+        return aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        self._session = self._new_session()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for session in (*self._retired, *((self._session,) if self._session is not None else ())):
+            await session.close()
+
+    def use(self, context: ssl.SSLContext) -> None:
+        """Connect with a renewed certificate from now on; sockets that are open stay open."""
+        self._context = context
+        if self._session is not None:
+            self._retired.append(self._session)
+            self._session = self._new_session()
+
+    @property
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise ValueError("the client is used outside its 'async with' block")
+        return self._session
+
+    async def _call(
+        self, method: str, path: str, *, body: Any = None, text: str | None = None, params: dict[str, str] | None = None
+    ) -> bytes:
+        try:
+            async with self._open.request(method, self.url + path, json=body, data=text, params=params) as reply:
+                if reply.status >= 500:
+                    raise CoordinatorUnreachable(f"the coordinator is in trouble: {await _sentence(reply)}")
+                if reply.status >= 400:
+                    raise CoordinatorRefused(reply.status, await _sentence(reply))
+                return await _read(reply)
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            raise self._unreachable(exc) from exc
+
+    def _unreachable(self, exc: Exception) -> CoordinatorUnreachable:
+        if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+            return CoordinatorUnreachable(f"the server at {self.url} is not our coordinator: its certificate is wrong")
+        return CoordinatorUnreachable(f"the coordinator at {self.url} does not answer ({type(exc).__name__})")
+
+    async def _json(self, method: str, path: str, *, body: Any = None, params: dict[str, str] | None = None) -> Any:
+        raw = await self._call(method, path, body=body, params=params)
+        try:
+            return json.loads(raw)
+        except (ValueError, RecursionError) as exc:
+            raise CoordinatorUnreachable(f"the coordinator's answer to {path} is not JSON") from exc
+
+    async def ca(self) -> str:
+        """The authority's certificate as PEM text; needs no certificate of ours."""
+        return (await self._call("GET", "/v1/ca")).decode(errors="replace")
+
+    async def enrol(self, request: dict[str, str]) -> dict[str, str]:
+        """Join; see silos/enrol.py for the request's fields.  Needs no certificate of ours."""
+        reply: dict[str, str] = await self._json("POST", "/v1/enrol", body=request)
+        return reply
+
+    async def renew(self, csr_pem: str) -> str:
+        """A certificate for a new key, as PEM text; the old key is not accepted any more."""
+        reply = json.loads(await self._call("POST", "/v1/renew", text=csr_pem))
+        return str(reply["certificate"])
+
+    async def roster(self) -> list[dict[str, Any]]:
+        """Every enrolled silo: silo, identity_key (b64), fingerprint, enrolled_at."""
+        silos: list[dict[str, Any]] = (await self._json("GET", "/v1/roster"))["silos"]
+        return silos
+
+    async def submit(self, entries: list[bytes]) -> str:
+        """Submit a job with its 'proposed' and 'disclosed' entries; returns the job id."""
+        body = {"entries": [base64.b64encode(e).decode() for e in entries]}
+        return str((await self._json("POST", "/v1/jobs", body=body))["job"])
+
+    async def jobs(self) -> list[dict[str, Any]]:
+        """The jobs we submitted or take part in, without their specs."""
+        jobs: list[dict[str, Any]] = (await self._json("GET", "/v1/jobs"))["jobs"]
+        return jobs
+
+    async def job(self, job: str) -> dict[str, Any]:
+        """One job with its spec, state, entries and progress."""
+        view: dict[str, Any] = await self._json("GET", f"/v1/jobs/{job}")
+        return view
+
+    async def post_entry(self, job: str, entry: bytes) -> dict[str, Any]:
+        """Append a statement of ours to a job: {index, state}."""
+        body = {"entry": base64.b64encode(entry).decode()}
+        reply: dict[str, Any] = await self._json("POST", f"/v1/jobs/{job}/entries", body=body)
+        return reply
+
+    async def progress(self, job: str, stage: str, done: int, total: int) -> None:
+        """Tell watchers how far our worker is; kept nowhere."""
+        await self._call("POST", f"/v1/jobs/{job}/progress", body={"stage": stage, "done": done, "total": total})
+
+    async def checkpoint(self) -> str:
+        """The log's latest signed checkpoint."""
+        return (await self._call("GET", "/v1/log/checkpoint")).decode()
+
+    async def log_entries(self, start: int, end: int) -> list[bytes]:
+        """The log's entries with start <= index < end; the server may send fewer."""
+        reply = await self._json("GET", "/v1/log/entries", params={"start": str(start), "end": str(end)})
+        return [base64.b64decode(e) for e in reply["entries"]]
+
+    async def inclusion(self, index: int, size: int) -> list[bytes]:
+        """The RFC 6962 proof that entry `index` is in the tree of `size`."""
+        reply = await self._json("GET", "/v1/log/inclusion", params={"index": str(index), "size": str(size)})
+        return [base64.b64decode(h) for h in reply["hashes"]]
+
+    async def consistency(self, first: int, second: int) -> list[bytes]:
+        """The RFC 6962 proof that the tree of `second` extends the tree of `first`."""
+        reply = await self._json("GET", "/v1/log/consistency", params={"first": str(first), "second": str(second)})
+        return [base64.b64decode(h) for h in reply["hashes"]]
+
+    @asynccontextmanager
+    async def events(self, job: str | None = None) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """What happens to our jobs, or to one of them; the inner iterator ends when the connection does."""
+        path = "/v1/events" + (f"?job={job}" if job else "")
+        try:
+            socket = await self._websocket(path, MAX_EVENT_BYTES, HEARTBEAT_S)
+        except aiohttp.WSServerHandshakeError as exc:
+            if exc.status < 500:
+                raise CoordinatorRefused(
+                    exc.status, f"the coordinator refused {path} with status {exc.status}"
+                ) from exc
+            raise self._unreachable(exc) from exc
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            raise self._unreachable(exc) from exc
+        try:
+            yield self._messages(socket)
+        finally:
+            await socket.close()
+
+    async def relay(self, job: str, peer: str) -> aiohttp.ClientWebSocketResponse:
+        """A byte pipe to `peer` for one job: binary messages of at most 1 MiB, in order; the caller closes it.
+
+        No heartbeat: a pong that waits behind a slow peer's data must not cut the link.
+        Raises: aiohttp.ClientError or OSError, which the streams of a job know how to retry.
+        """
+        return await self._websocket(f"/v1/relay/{job}/{peer}", MAX_FRAME_BYTES, None)
+
+    async def _websocket(self, path: str, limit: int, heartbeat: float | None) -> aiohttp.ClientWebSocketResponse:
+        """aiohttp's message limit is exclusive, hence + 1."""
+        return await self._open.ws_connect(self.url + path, heartbeat=heartbeat, max_msg_size=limit + 1, compress=0)
+
+    @staticmethod
+    async def _messages(socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[dict[str, Any]]:
+        async for message in socket:
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                return
+            try:
+                event = json.loads(message.data)
+            except (ValueError, RecursionError):
+                return
+            if isinstance(event, dict) and isinstance(event.get("job"), str):
+                yield event
+
+
+@asynccontextmanager
+async def connect(home: Home) -> AsyncIterator[CoordinatorClient]:
+    """A client for an enrolled silo's home.  Raises: ConfigError if it has not joined."""
+    enrolment = home.load_enrolment()
+    context = await asyncio.to_thread(home_context, home)
+    async with CoordinatorClient(enrolment.url, context) as client:
+        yield client

@@ -1,0 +1,111 @@
+"""A data owner's own look at a proposed job: everything is recomputed here, nothing is taken from the coordinator.
+
+Order matters only for the sentence a person reads: the spec first, then what it reveals, then whether our policy allows
+it, then whether our data can do it.  Nothing of the data leaves and no data value is looked at.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from coordinator.envelope import Sealed, digest
+from silos import catalogue, policy
+from silos.catalogue import Dataset
+from silos.config import Home
+from silos.consent import Expected, check_key, own_chain
+from silos.disclosure import Registry, disclosure, load_reveals
+from silos.errors import ConsentError, DisclosureError, SpecError
+from silos.policy import Decision
+from silos.spec import Spec, parse_spec, spec_digest
+from silos.times import from_text
+
+
+@dataclass(frozen=True)
+class View:
+    """A job as the coordinator shows it.  entries: envelopes in log order.  keys: raw identity keys by silo."""
+
+    job: str
+    state: str
+    submitter: str
+    participants: tuple[str, ...]
+    spec: Any
+    entries: tuple[bytes, ...]
+    keys: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Approved:
+    """A job this silo is ready to sign for.  dataset: None for the dealer."""
+
+    spec: Spec
+    spec_digest: str
+    disclosure_digest: str
+    decision: Decision
+    dataset: Dataset | None
+
+    def expected(self, me: str, fingerprint: str) -> Expected:
+        """What every participant's consent must say, our own key included."""
+        pins = {**self.decision.pins, me: fingerprint}
+        return Expected(self.spec, self.spec_digest, self.disclosure_digest, pins)
+
+
+def read_view(job: Mapping[str, Any], roster: Sequence[Mapping[str, Any]]) -> View:
+    """Parse the coordinator's answers.  Raises: SpecError if they do not have the agreed form."""
+    try:
+        return View(
+            job=str(job["job"]),
+            state=str(job["state"]),
+            submitter=str(job["submitter"]),
+            participants=tuple(str(p) for p in job["participants"]),
+            spec=job["spec"],
+            entries=tuple(base64.b64decode(e["envelope"], validate=True) for e in job["entries"]),
+            keys={str(s["silo"]): base64.b64decode(s["identity_key"], validate=True) for s in roster},
+        )
+    except (KeyError, TypeError, ValueError, binascii.Error) as exc:
+        raise SpecError("the coordinator's account of the job is not well-formed") from exc
+
+
+def _proposal(view: View, pins: Mapping[str, str]) -> tuple[Sealed, Sealed]:
+    """The submitter's two signed statements.  Raises: ConsentError, SpecError."""
+    if view.submitter not in view.keys:
+        raise ConsentError(f"the submitter {view.submitter} is not enrolled", view.submitter)
+    key = view.keys[view.submitter]
+    if view.submitter in pins:
+        check_key(view.submitter, key, pins)
+    chain = own_chain(view.submitter, view.entries, key)
+    if [s.statement.event for s in chain[:2]] != ["proposed", "disclosed"]:
+        raise SpecError(f"{view.submitter} has not proposed and disclosed this job")
+    return chain[0], chain[1]
+
+
+def review(view: View, home: Home, me: str, now: dt.datetime, registry: Registry = load_reveals) -> Approved:
+    """Decide whether `me` may and can take part in a job.
+
+    Raises: SpecError, DisclosureError, ConsentError, PolicyDenied, CatalogueError, ConfigError: the reason to refuse.
+    """
+    rules = policy.load(home.policy)
+    proposed, disclosed = _proposal(view, {name: p.fingerprint for name, p in rules.partners.items()})
+    spec = parse_spec(proposed.statement.body.get("spec"))
+    subject = spec_digest(spec)
+    if spec.job != view.job or {proposed.statement.spec_digest, disclosed.statement.spec_digest} != {subject}:
+        raise SpecError("the job's entries are about another spec than the one proposed")
+    if view.spec != spec.document():
+        raise SpecError("the coordinator shows another spec than the one the submitter signed")
+    if from_text(spec.valid_until) <= now:
+        raise SpecError(f"the job was valid until {spec.valid_until}")
+    computed = disclosure(spec, registry)
+    if disclosed.statement.body.get("disclosure") != computed:
+        raise DisclosureError("the disclosure is not what this silo computes from the spec")
+    decision = rules.decide(spec, me, now.date())
+    party = spec.party(me)
+    dataset = None
+    if party is not None:
+        dataset = catalogue.load(home.catalogue).dataset(party.dataset)
+        dataset.check(party)
+        catalogue.verify_unchanged(dataset)
+    return Approved(spec, subject, digest(computed), decision, dataset)
