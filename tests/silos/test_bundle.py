@@ -1,0 +1,167 @@
+"""silos/bundle.py against a coordinator in memory, honest and not."""
+
+from __future__ import annotations
+
+import asyncio
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from coordinator.envelope import parse
+from silos.bundle import BundleError, LogReader, Summary, export, pack
+from silos.client import CoordinatorClient
+from silos.verify import verify_bundle
+from tests.silos import bundles
+from tests.silos.bundles import FILES, JOB, LOG, OTHER_JOB, honest, ledger, vkey
+
+OWN = [e for e in LOG.entries if (s := parse(e).statement).silo == "lender" and s.job == JOB]
+
+
+@dataclass
+class Coordinator:
+    """A log behind the two calls that an export makes; answers in pages of three."""
+
+    entries: list[bytes] = field(default_factory=lambda: list(LOG.entries))
+    note: str = ""
+    page: int = 3
+    asked: list[tuple[int, int]] = field(default_factory=list)
+
+    async def checkpoint(self) -> str:
+        return self.note or bundles.checkpoint(self.entries)
+
+    async def log_entries(self, start: int, end: int) -> list[bytes]:
+        self.asked.append((start, end))
+        return self.entries[start : start + self.page]
+
+
+def run(client: LogReader, path: Path, job: str = JOB, **options: object) -> Summary:
+    return asyncio.run(export(client, job, path, **{"log_key": vkey(), "own": OWN, **options}))  # type: ignore[arg-type]
+
+
+def refused(client: LogReader, tmp_path: Path, sentence: str, **options: object) -> None:
+    """Nothing is written, and what was there stays."""
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(b"older")
+    with pytest.raises(BundleError, match=sentence):
+        run(client, path, **options)
+    assert path.read_bytes() == b"older"
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle.zip"]
+
+
+def test_an_export_verifies(tmp_path: Path) -> None:
+    client, path = Coordinator(), tmp_path / "bundle.zip"
+    summary = run(client, path)
+    assert summary.report.ok, summary.report.reason
+    assert (summary.path, summary.job, summary.log_size, summary.entries) == (path, JOB, len(LOG.entries), 17)
+    assert verify_bundle(path, vkey()).ok
+    assert client.asked == [(n, 21) for n in range(0, 21, 3)]
+    with zipfile.ZipFile(path) as archive:
+        assert {i.filename: archive.read(i) for i in archive.infolist()} == FILES
+
+
+def test_the_same_log_gives_the_same_bytes(tmp_path: Path) -> None:
+    run(Coordinator(), tmp_path / "one.zip")
+    run(Coordinator(page=1), tmp_path / "two.zip", own=())
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes() == pack(FILES)
+    assert pack(dict(reversed(FILES.items()))) == pack(FILES)
+
+
+def test_the_file_is_the_owners(tmp_path: Path) -> None:
+    assert run(Coordinator(), tmp_path / "bundle.zip").path.stat().st_mode & 0o077 == 0
+
+
+def test_later_entries_of_others_are_left_out(tmp_path: Path) -> None:
+    log = ledger().record(honest())
+    log.enrol("platform", "platform's second key")
+    log.noise()
+    summary = run(Coordinator(log.entries), tmp_path / "bundle.zip")
+    assert summary.report.ok, summary.report.reason
+    assert (summary.log_size, summary.entries) == (23, 17)
+
+
+def test_an_earlier_checkpoint_is_proven(tmp_path: Path) -> None:
+    for size in range(1, len(LOG.entries) + 1):
+        kept = bundles.checkpoint(LOG.entries[:size])
+        (tmp_path / "kept").write_text(kept, encoding="utf-8")
+        summary = run(Coordinator(), tmp_path / "bundle.zip", earlier=kept)
+        assert summary.report.ok, summary.report.reason
+        assert verify_bundle(summary.path, since=tmp_path / "kept").ok
+
+
+def test_a_story_that_breaks_a_rule_is_evidence_and_is_exported(tmp_path: Path) -> None:
+    play = honest()
+    play.get("lender", "released").body["recipient"] = "mallory"
+    summary = run(Coordinator(ledger().record(play).entries), tmp_path / "bundle.zip", own=())
+    assert "it went to mallory" in summary.report.reason
+    assert verify_bundle(summary.path).reason == summary.report.reason
+
+
+def test_an_unfinished_job_is_exported_and_says_so(tmp_path: Path) -> None:
+    play = honest()
+    play.cut("lender", "started")
+    summary = run(Coordinator(ledger().record(play).entries), tmp_path / "bundle.zip", own=OWN[:1])
+    assert "does not show how the job ended" in summary.report.reason
+    assert verify_bundle(summary.path, allow_unfinished=True).ok
+
+
+def test_a_checkpoint_by_another_key_is_refused(tmp_path: Path) -> None:
+    forged = Coordinator(note=bundles.checkpoint(LOG.entries, "mallory"))
+    refused(forged, tmp_path, "checkpoint is not by the log key of our enrolment")
+    refused(Coordinator(note="nonsense"), tmp_path, "checkpoint is not by the log key")
+    refused(Coordinator(), tmp_path, "checkpoint is not by the log key", log_key=vkey("mallory"))
+
+
+def test_entries_that_the_checkpoint_does_not_commit_to_are_refused(tmp_path: Path) -> None:
+    honest_note = bundles.checkpoint(LOG.entries)
+    changed = [*LOG.entries[:7], LOG.entries[0], *LOG.entries[8:]]  # not even an entry of this job
+    refused(Coordinator(changed, honest_note), tmp_path, "21 entries are not the ones its checkpoint commits to")
+
+
+@pytest.mark.parametrize("page", [0, 40])
+def test_pages_of_a_wrong_length_are_refused(tmp_path: Path, page: int) -> None:
+    served = Coordinator(LOG.entries * 2, bundles.checkpoint(LOG.entries), page)
+    refused(served, tmp_path, f"gave {page} entries from 0 up to 21")
+
+
+def test_a_log_that_lost_our_entry_is_refused(tmp_path: Path) -> None:
+    play = honest()
+    play.drop("lender", "finished")
+    client = Coordinator(ledger().record(play).entries)
+    refused(client, tmp_path, f"does not hold the 'finished' entry number 3 of lender about job {JOB}")
+    refused(Coordinator(), tmp_path, "does not hold the damaged entry of ours", own=[b"{}"])
+
+
+def test_a_job_that_the_log_does_not_know_is_refused(tmp_path: Path) -> None:
+    refused(Coordinator(), tmp_path, f"no entry about job '{'77' * 16}'", job="77" * 16, own=())
+    refused(Coordinator(), tmp_path, "no entry about job ''", job="", own=())
+    refused(Coordinator([]), tmp_path, "no entry about job", own=())
+
+
+def test_another_past_is_refused(tmp_path: Path) -> None:
+    other = [b"other", *LOG.entries[1:]]
+    refused(Coordinator(), tmp_path, "first 5 entries are not the ones it had", earlier=bundles.checkpoint(other[:5]))
+    longer = bundles.checkpoint([*LOG.entries, b"more"])
+    refused(Coordinator(), tmp_path, "has 21 entries, the earlier checkpoint says 22", earlier=longer)
+    refused(Coordinator(), tmp_path, "has 21 entries, the earlier checkpoint says 0", earlier=bundles.checkpoint([]))
+    refused(
+        Coordinator(), tmp_path, "earlier checkpoint is not of this log", earlier=bundles.checkpoint(other, "mallory")
+    )
+
+
+def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"bundle\.zip cannot be written: No such file or directory"):
+        run(Coordinator(), tmp_path / "absent" / "bundle.zip")
+
+
+def test_entries_that_are_no_statements_are_passed_over(tmp_path: Path) -> None:
+    summary = run(Coordinator([*LOG.entries, b"not a statement"]), tmp_path / "bundle.zip")
+    assert summary.report.ok, summary.report.reason
+    assert OTHER_JOB not in str(summary.report.summary)
+
+
+def test_the_real_client_can_be_read_from() -> None:
+    for name in ("checkpoint", "log_entries"):
+        assert asyncio.iscoroutinefunction(getattr(CoordinatorClient, name))
+        assert asyncio.iscoroutinefunction(getattr(LogReader, name))
