@@ -16,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mpc.errors import LocalProtocolError
+
 Floats = npt.NDArray[np.float64]
 Column = npt.NDArray[Any]
 OTHER, MISSING = "other", "missing"
@@ -85,10 +87,10 @@ def fit(
     """Fit the encoding on the rows where `train` is true.
 
     columns: name -> (n,) float64 with NaN for missing (numbers) or str with None for missing (categories).
-    Raises: ValueError if there is no training row.
+    Raises: LocalProtocolError if there is no training row.
     """
     if not train.any():
-        raise ValueError("there is no training row to fit the encoding on")
+        raise LocalProtocolError("there is no training row to fit the encoding on")
     levels: dict[str, tuple[str, ...]] = {}
     fill: dict[str, float] = {}
     wanted: list[tuple[str, Literal["number", "category", "missing"], str | None]] = []

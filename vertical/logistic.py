@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mpc.dealer import Correlation, Ticket
 from mpc.engine import SharedTensor, from_words, reveal_to, to_words
-from mpc.errors import RemoteProtocolError
+from mpc.errors import LocalProtocolError, RemoteProtocolError
 from mpc.fourier import SERIES_BITS, FourierTuple, fit_sigmoid, odd_series
 from mpc.matrix import OwnerMatrix, mask_matrices, multiply
 from mpc.ring import encode
@@ -89,7 +89,7 @@ def train(
     Security: semi-honest owners; the dealer is semi-honest and colludes with nobody.
     Source: Mohassel and Zhang, IEEE S&P 2017 (masked matrix); Lu et al., USENIX Security 2023 (Fourier sigmoid);
         Nesterov 1983, O'Donoghue and Candes 2015 (accelerated gradient with restarts).
-    Raises: RemoteProtocolError if the owners disagree on rows or who has the label; ValueError if scores exceed the
+    Raises: RemoteProtocolError if the owners disagree on rows or who has the label; LocalProtocolError if scores exceed the
         largest period.
     """
     dims, active = _agree(session, X.shape, y is not None)
@@ -106,7 +106,7 @@ def train(
             return fitted
         attempt = Settings(settings.ridge, settings.passes, attempt.period * 2, attempt.harmonics * 2)
         if attempt.period > MAX_PERIOD:
-            raise ValueError(
+            raise LocalProtocolError(
                 f"scores do not fit a period of {MAX_PERIOD}: a column separates the label almost perfectly"
             )
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mpc.errors import LocalProtocolError
 from vertical.encoding import Feature, fit
 
 TRAIN = np.array([True] * 8 + [False] * 2)
@@ -69,7 +70,7 @@ def test_an_all_missing_number_is_left_out_not_an_error():
 
 
 def test_nothing_to_fit_on_is_an_error():
-    with pytest.raises(ValueError, match="no training row"):
+    with pytest.raises(LocalProtocolError, match="no training row"):
         fit({"x": np.arange(2.0)}, [Feature("x", "number")], np.zeros(2, bool), winsorise_sd=8, rare_category=1)
 
 

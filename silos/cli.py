@@ -1,0 +1,54 @@
+"""`accord`: the command line, and the outermost loop of every process it starts.
+
+Nothing heavy is imported before a command runs, so help is instant and `accord coordinator serve` never loads torch,
+numpy or mpc.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from coordinator.envelope import EnvelopeError
+from coordinator.errors import Corrupt, Refusal
+from coordinator.home import HomeError
+from silos.commands import audit, coordinator, dataset, job, silo
+from silos.errors import SiloError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Organisations that may not show each other their data compute on it together, and prove what ran.",
+)
+app.add_typer(coordinator.app, name="coordinator")
+app.add_typer(silo.app, name="silo")
+app.add_typer(dataset.app, name="dataset")
+app.add_typer(job.app, name="job")
+app.add_typer(audit.app, name="audit")
+
+
+@app.command()
+def demo() -> None:
+    """Run two organisations, a dealer and a coordinator on this machine, from enrolment to a verified result."""
+    from silos.demo.run import main as run_demo
+
+    raise typer.Exit(run_demo())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point: errors that the project raises on purpose become one sentence and exit code 1."""
+    try:
+        app(args=None if arguments is None else list(arguments))
+    except (SiloError, EnvelopeError, Refusal, Corrupt, HomeError) as exc:
+        typer.echo(f"accord: {exc}", err=True)
+    except OSError as exc:
+        typer.echo(f"accord: {exc.filename or 'the system'}: {exc.strerror or exc}", err=True)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
