@@ -1,0 +1,1 @@
+"""The demonstration: a lender and a platform on one machine, real processes, real data."""
