@@ -125,7 +125,7 @@ def arithmetic(self: Share, y: Any, op: str, inplace: bool = False, **conv: Any)
 def _private(x: Share, y: Share, op: str, conv: dict[str, Any]) -> tuple[torch.Tensor, Any]:
     coarse, fine = sorted((x.encoder, y.encoder), key=lambda encoder: int(encoder.scale))
     if op in SUMS:
-        a, b = (t.share * (fine.scale // t.encoder.scale) for t in (x, y))
+        a, b = (t.share if t.encoder.scale == fine.scale else t.share * (fine.scale // t.encoder.scale) for t in (x, y))
         return (a + b if op == "add" else a - b), fine
     return _rescaled(multiplied(op, x.share, y.share, **conv), coarse.scale), fine
 

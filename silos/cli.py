@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -32,11 +34,15 @@ app.add_typer(audit.app, name="audit")
 
 
 @app.command()
-def demo() -> None:
+def demo(
+    keep: Annotated[
+        Path | None, typer.Option(help="Leave all homes, logs and the audit bundle in this directory.")
+    ] = None,
+) -> None:
     """Run two organisations, a dealer and a coordinator on this machine, from enrolment to a verified result."""
     from silos.demo.run import main as run_demo
 
-    raise typer.Exit(run_demo())
+    raise typer.Exit(run_demo(keep))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

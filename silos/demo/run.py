@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -88,7 +89,7 @@ class World:
 
     def say(self, text: str) -> None:
         """A step that is done."""
-        self.console.print(f"[green]✓[/green] {text}")
+        self.console.print(f"[green]✓[/green] {text}", soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -222,14 +223,17 @@ def main(keep: Path | None = None) -> int:
         if keep is None:
             shutil.rmtree(root)
         else:
-            console.print(f"everything is in {root}")
+            console.print(f"everything is in {root}", soft_wrap=True)
 
 
 def _story(made: World) -> int:
     from silos.demo.reference import reference
 
     console = made.console
-    console.print("\nThe analyst submits one job: align by e-mail → train → evaluate on held-out rows → release\n")
+    console.print(
+        "\nThe analyst submits one job: align by e-mail → train on both silos' columns → evaluate on held-out rows → release",
+        soft_wrap=True,
+    )
     start = time.monotonic()
     spec, view = asyncio.run(run_job(made, HERE / "job.toml"))
     seconds = time.monotonic() - start
@@ -241,7 +245,7 @@ def _story(made: World) -> int:
     released = {silo: results.read_result(made.home(silo).result(spec.job))["result"] for silo in DATASETS}
     _table(console, spec, view, released, clear, seconds)
     console.print("\n[bold]Who learned what[/bold]")
-    console.print("\n".join(render(disclosure(spec))), markup=False)
+    console.print("\n".join(render(disclosure(spec))), markup=False, soft_wrap=True)
     console.print("\n[bold]Evidence[/bold]")
     path, copy = made.root / "bundle.zip", made.root / "tampered.zip"
     honest = export(made, spec.job, path)
@@ -259,7 +263,8 @@ def _table(
     console: Console, spec: Spec, view: dict[str, Any], released: dict[str, Any], clear: Any, seconds: float
 ) -> None:
     costs = job_costs(view)
-    table = Table(title="One logistic regression over both organisations' columns", title_justify="left")
+    title = "One logistic regression over both organisations' columns"
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, show_header=False)
     table.add_column("")
     table.add_column("", justify="right")
     rows = released[spec.active]["rows"]

@@ -139,6 +139,15 @@ def test_data_changed_after_registration(made, tmp_path):
     assert "'changed-b' has changed since it was registered" in reason
 
 
+def test_a_type_that_does_not_fit(made, tmp_path):
+    register(made, "platform", "types-b", people(range(400)), extra={"city": ["Kyoto", "Turin"] * 200})
+    parties = json.loads(request(tmp_path, "double-a", "types-b").read_text())["parties"]
+    parties[1]["features"] = [{"column": "city", "as": "number"}]
+    state, reason, _ = outcome(made, request(tmp_path, "double-a", "types-b", parties=parties))
+    assert state == "refused"
+    assert "column 'city' of data set 'types-b' is text, it cannot be used as a number" in reason
+
+
 def test_unknown_column_and_policy_refusal_name_column_and_rule(made, tmp_path):
     parties = json.loads(request(tmp_path, "double-a", "double-b").read_text())["parties"]
     parties[1]["features"] = ["a", "bb"]
