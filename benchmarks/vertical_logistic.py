@@ -5,8 +5,8 @@
 The data is synthetic.  Unless told how many, it makes the fewest passes (of 4, 6, 8, 12, 16, 24, 32, 48, 64) that bring the
 AUC within 0.001 of scikit-learn's.  Reported are the medians over the repeats of the seconds from the first byte of the
 set-up to the opened coefficients (links and processes already up, kernels loaded), CPU seconds of all three processes over
-that span, frame bytes every party sent, communication rounds, and each process's peak memory.  "Per pass" bytes come from a second
-run with fewer passes, so the set-up, which masks every owner's columns once, is told apart from what repeats.
+that span, frame bytes every party sent, communication rounds, and each process's peak memory.  "Per pass" bytes come from a
+second run with fewer passes, so the set-up, which masks every owner's columns once, is told apart from what repeats.
 """
 
 from __future__ import annotations

@@ -20,11 +20,14 @@ class RemoteProtocolError(ProtocolError):
 
 
 class PeerLost(ProtocolError):
-    """A named peer stopped answering; nobody is to blame yet."""
+    """A named peer stopped answering; nobody is to blame yet.
 
-    def __init__(self, party: str, step: str, why: str = "the link closed") -> None:
+    silent: it said nothing for too long, rather than closing the link; it may not be able to say what happened to it.
+    """
+
+    def __init__(self, party: str, step: str, why: str = "the link closed", *, silent: bool = False) -> None:
         super().__init__(f"lost {party} at step '{step}': {why}")
-        self.party, self.step, self.why = party, step, why
+        self.party, self.step, self.why, self.silent = party, step, why, silent
 
 
 class Refused(ProtocolError):

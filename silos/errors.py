@@ -57,8 +57,11 @@ class CoordinatorRefused(SiloError):
 
 
 class JobFailed(SiloError):
-    """A job ended here; names the step and, where one is to blame, the silo."""
+    """A job ended here; names the step and, where one is to blame, the silo.
 
-    def __init__(self, step: str, reason: str, party: str = "") -> None:
+    silent: that silo just did not answer, so there is no use in waiting for what it has to say.
+    """
+
+    def __init__(self, step: str, reason: str, party: str = "", *, silent: bool = False) -> None:
         super().__init__(reason)
-        self.step, self.party = step, party
+        self.step, self.party, self.silent = step, party, silent

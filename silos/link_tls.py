@@ -77,14 +77,17 @@ def make_link_credentials(silo: str, job: str, valid_until: datetime, now: datet
 
 @dataclass(frozen=True)
 class End:
-    """Why a link can no longer be used: the peer broke the rules, or is just gone."""
+    """Why a link can no longer be used: the peer broke the rules, is silent, or is just gone."""
 
     broken: bool
     why: str
+    silent: bool = False
 
     def error(self, peer: str, step: str) -> PeerLost | RemoteProtocolError:
         """The exception that tells the story at `step`."""
-        return (RemoteProtocolError if self.broken else PeerLost)(peer, step, self.why)
+        if self.broken:
+            return RemoteProtocolError(peer, step, self.why)
+        return PeerLost(peer, step, self.why, silent=self.silent)
 
 
 CLOSED = End(False, "the link closed")
@@ -145,7 +148,7 @@ class TlsLink:
             if not server and ready != _READY:
                 raise RemoteProtocolError(self.peer, "link", "it did not confirm the handshake")
         except TimeoutError as exc:
-            raise PeerLost(self.peer, "link", f"no answer within {timeout_s:g} s") from exc
+            raise PeerLost(self.peer, "link", f"no answer within {timeout_s:g} s", silent=True) from exc
         except OSError as exc:
             raise _ending(exc).error(self.peer, "link") from exc
 

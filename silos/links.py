@@ -36,7 +36,8 @@ class LinkChannel:
 
     bytes_sent, bytes_received: frame bytes (header, tag, body) per peer.  rounds: receives that came after at least
     one send since the round before; links to peers in `uncounted` (the dealer) count bytes but no rounds.
-    waiting_s: seconds spent waiting for a peer.  After an error on a link every further use of it raises too.
+    waiting_s: seconds spent waiting for a peer.  patience_s: seconds to wait for those peers that need another bound
+    than `timeout_s`.  After an error on a link every further use of it raises too.
     """
 
     def __init__(
@@ -48,13 +49,15 @@ class LinkChannel:
         timeout_s: float,
         *,
         uncounted: frozenset[str] | set[str] = frozenset(),
+        patience_s: Mapping[str, float] | None = None,
     ) -> None:
         self._index = {name: i for i, name in enumerate(participants)}
         if me not in self._index or len(self._index) != len(participants):
             raise LocalProtocolError(f"'{me}' is not one of the participants, or one is named twice")
         if len(session) != 16 or not set(links) <= set(self._index) - {me}:
             raise LocalProtocolError("a channel needs a session id of 16 bytes and links to other participants only")
-        self._me, self._session, self._timeout_s = me, session, timeout_s
+        self._me, self._session = me, session
+        self._timeouts_s = {**dict.fromkeys(links, timeout_s), **(patience_s or {})}
         self._links = dict(links)
         self._by_fd = {link.fileno(): link for link in links.values()}
         self._next_out = dict.fromkeys(links, 0)
@@ -173,7 +176,8 @@ class LinkChannel:
         A frame half sent cannot be taken back, so a wait that runs out ends the link.
         """
         began = time.monotonic()
-        deadline = began + self._timeout_s
+        timeout_s = self._timeouts_s[link.peer]
+        deadline = began + timeout_s
         try:
             while (now := time.monotonic()) < deadline:
                 self._wide |= now - began >= PATIENCE_S
@@ -183,7 +187,7 @@ class LinkChannel:
                     os.sched_yield()
                 elif self._poll(link, wanted, deadline - now if self._wide else min(deadline - now, PATIENCE_S)):
                     return
-            link.end = late = End(False, f"no answer within {self._timeout_s:g} s")
+            link.end = late = End(False, f"no answer within {timeout_s:g} s", silent=True)
             raise late.error(link.peer, tag)
         finally:
             self.waiting_s += time.monotonic() - began

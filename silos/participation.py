@@ -272,7 +272,7 @@ class Participation:
         elif isinstance(exc, ProtocolError):
             step, party = "link", str(getattr(exc, "party", ""))
         log.warning("job %s failed at %s: %s", self.job, step, exc)
-        if party:
+        if party and not getattr(exc, "silent", False):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GRACE_S):
                     await self.silo.board.wait(self.job, FINAL)

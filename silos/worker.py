@@ -28,6 +28,7 @@ from silos.catalogue import file_sha256, load_columns
 from silos.errors import CatalogueError, SiloError
 from silos.links import LinkChannel, LinkCredentials, open_links
 from silos.spec import Spec, parse_spec
+from silos.times import from_text, utcnow
 
 if TYPE_CHECKING:
     from vertical.job import Plan
@@ -90,6 +91,11 @@ def say(message: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def failed(step: str, reason: str, party: str = "", *, silent: bool = False) -> dict[str, Any]:
+    """The last line of a worker that failed.  party: whose fault it is, if a peer's; silent: it just did not answer."""
+    return {"failed": {"step": step, "reason": reason, "party": party, "silent": silent}}
+
+
 def connect(order: Order, spec: Spec) -> LinkChannel:
     """TLS over every inherited socket, pinned to the certificates from the consents."""
     certificates = {silo: base64.b64decode(der, validate=True) for silo, der in order.link_certificates.items()}
@@ -98,7 +104,22 @@ def connect(order: Order, spec: Spec) -> LinkChannel:
     participants, timeout_s = spec.participants, spec.limits.timeout_s
     links = open_links(order.me, participants, sockets, credentials, certificates, timeout_s)
     session = bytes.fromhex(order.session)
-    return LinkChannel(order.me, participants, session, links, timeout_s, uncounted={spec.dealer})
+    return LinkChannel(
+        order.me, participants, session, links, timeout_s, uncounted={spec.dealer}, patience_s=patience(order.me, spec)
+    )
+
+
+def patience(me: str, spec: Spec) -> dict[str, float]:
+    """Seconds to wait for each peer, so that of several who wait for each other the one next to the fault speaks first.
+
+    A data owner waits for the dealer, which waits for nobody, as long as the spec says, and half as long again for the
+    other owner, which may itself be waiting for the dealer.  The dealer has nothing to do while the owners work: it
+    waits for them until the job's time is over; an owner that fails closes its links.
+    """
+    if me == spec.dealer:
+        left_s = (from_text(spec.valid_until) - utcnow()).total_seconds()
+        return dict.fromkeys(spec.owners, max(left_s, spec.limits.timeout_s))
+    return {owner: 1.5 * spec.limits.timeout_s for owner in spec.owners if owner != me}
 
 
 def plan_of(spec: Spec, me: str) -> Plan:
@@ -195,14 +216,16 @@ def main() -> int:
     try:
         order = Order.model_validate_json(sys.stdin.readline())
         say(run(order, reporter))
-    except (RemoteProtocolError, PeerLost) as exc:
-        say({"failed": {"step": getattr(exc, "tag", reporter.stage), "reason": str(exc), "party": exc.party}})
+    except PeerLost as exc:
+        say(failed(exc.step, str(exc), exc.party, silent=exc.silent))
+    except RemoteProtocolError as exc:
+        say(failed(exc.tag, str(exc), exc.party))
     except (ProtocolError, SiloError) as exc:
-        say({"failed": {"step": reporter.stage, "reason": str(exc), "party": ""}})
+        say(failed(reporter.stage, str(exc)))
     except Exception as exc:  # noqa: BLE001 - the outermost loop; the text of a foreign exception may hold data: log only
         traceback.print_exc()
         reason = f"an unexpected {type(exc).__name__} in the worker; its log at the silo says more"
-        say({"failed": {"step": reporter.stage, "reason": reason, "party": ""}})
+        say(failed(reporter.stage, reason))
     else:
         return 0
     return 1

@@ -37,7 +37,10 @@ def _outcome(message: Mapping[str, Any]) -> Outcome:
     failed = message.get("failed")
     if isinstance(failed, dict):
         raise JobFailed(
-            str(failed.get("step", "work")), str(failed.get("reason", "no reason given")), str(failed.get("party", ""))
+            str(failed.get("step", "work")),
+            str(failed.get("reason", "no reason given")),
+            str(failed.get("party", "")),
+            silent=failed.get("silent") is True,
         )
     if not {"result", "items", "cost"} <= message.keys():
         raise JobFailed("work", "the worker said something that is not part of its contract")

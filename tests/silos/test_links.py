@@ -239,6 +239,18 @@ def test_a_silent_peer_is_lost_after_the_bounded_wait() -> None:
             channel.send("alfa", "sums", Kind.BYTES, b"")
 
 
+def test_a_peer_may_need_another_bound() -> None:
+    """Another bound for one peer changes how long it is waited for and nothing else; the loss says it was silence."""
+    with channels("alfa", "bravo", "dealer", timeout_s=30) as (a, *_):
+        a._timeouts_s["dealer"] = 0.1
+        with pytest.raises(PeerLost, match=r"lost dealer at step 'x': no answer within 0\.1 s") as lost:
+            a.recv("dealer", "x", Kind.BYTES, exact=1)
+        assert lost.value.silent
+    links = {"bravo": a._links["bravo"]}
+    patient = LinkChannel("alfa", ("alfa", "bravo"), SESSION, links, 7, patience_s={"bravo": 9.5})
+    assert patient._timeouts_s == {"bravo": 9.5}
+
+
 def test_a_peer_that_reads_nothing_is_lost_after_the_bounded_wait() -> None:
     with channels("alfa", "bravo", timeout_s=0.1) as (a, _), pytest.raises(PeerLost, match=r"lost bravo .* 0\.1 s"):
         a.send("bravo", "m", Kind.BYTES, bytes(1 << 26))
