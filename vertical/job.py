@@ -87,7 +87,7 @@ def run(plan: Plan, columns: Columns, channel: Channel, session_id: bytes, progr
         fitted = train(
             session, X[~held], None if y is None else y[~held], plan.settings, lambda d, n: progress("train", d, n)
         )
-        result: dict[str, Any] = {"model": _model(encoder, fitted)}
+        result: dict[str, Any] = {"model": _model(encoder, fitted)} if "coefficients" in plan.release else {}
         if "auc" in plan.release:
             progress("evaluate", 0, 1)
             result["auc"] = f"{_auc(session, plan, fitted, X[held], None if y is None else y[held]):.4f}"

@@ -21,6 +21,11 @@ LOGISTIC = (
 )
 
 EVALUATE = (
-    Reveal("auc", "owners", "the area under the ROC curve on the held-out rows, to four decimals", "aggregate"),
+    Reveal(
+        "auc",
+        "owners",
+        "the area under the ROC curve on the held-out rows; four decimals of it are handed out",
+        "aggregate",
+    ),
     Reveal("counts", "owners", "the number of aligned, training and held-out rows", "size"),
 )

@@ -1,0 +1,123 @@
+"""The whole job as its owners run it, in one process: what each gets, and what their own data can do wrong."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mpc.dealer import run_dealer
+from mpc.errors import LocalProtocolError, Refused
+from tests.harness import run_parties
+from vertical.encoding import Feature
+from vertical.job import Plan, run
+from vertical.logistic import Settings
+
+SALT = bytes(16)
+N = 400
+
+
+def plan(me, **changed):
+    made = Plan(
+        parties=("lender", "platform"), dealer="dealer", me=me, active=0, key="email", label="y" if me == 0 else None,
+        features=(Feature("a", "number"), Feature("c", "category")), identifier="email/v1", duplicates="refuse",
+        minimum_matches=50, winsorise_sd=8, rare_category=5, settings=Settings(passes=4), holdout_percent=30, salt=SALT,
+        release=("coefficients", "auc", "counts"),
+    )  # fmt: skip
+    return replace(made, **changed)
+
+
+def columns(me, first, last):
+    rng = np.random.default_rng(me)
+    n = last - first
+    made = {
+        "email": np.array(
+            [f"P{i}@Example.org" if me else f"p{i}@example.org" for i in range(first, last)], dtype=object
+        ),
+        "a": rng.normal(size=n),
+        "c": np.array([("x", "y", "z")[i % 3] for i in range(n)], dtype=object),
+    }
+    if me == 0:
+        made["y"] = (np.arange(n) % 3 == 0).astype(float)
+    return made
+
+
+def run_job(lender=None, platform=None, data=None, progress=None):
+    sides = data or (columns(0, 0, N), columns(1, 50, N + 60))
+    steps = progress if progress is not None else []
+
+    def owner(me, chosen):
+        def body(channel):
+            return run(chosen, sides[me], channel, b"session-of-test", lambda *step: steps.append((me, *step)))
+
+        return body
+
+    plans = lender or plan(0), platform or plan(1)
+    return run_parties(
+        {
+            "lender": owner(0, plans[0]),
+            "platform": owner(1, plans[1]),
+            "dealer": lambda channel: run_dealer(channel, ("lender", "platform")),
+        }
+    )
+
+
+def test_each_owner_gets_its_part():
+    steps = []
+    run = run_job(progress=steps)
+    lender, platform = run.results["lender"], run.results["platform"]
+    assert lender["rows"]["matched"] == platform["rows"]["matched"] == N - 50
+    assert lender["rows"]["training"] + lender["rows"]["held_out"] == N - 50
+    assert lender["auc"] == platform["auc"]
+    assert next(i["input"] for i in lender["model"]["inputs"]) == "a"
+    assert lender["model"]["intercept"] is not None
+    assert platform["model"]["intercept"] is None
+    assert {step[1] for step in steps} == {"align", "train", "evaluate"}
+    assert (0, "train", 4, 4) in steps
+
+
+@pytest.mark.parametrize("release", [("auc",), ("counts",), ("coefficients",), ("coefficients", "counts")])
+def test_a_result_holds_what_is_released_and_nothing_else(release):
+    run = run_job(plan(0, release=release), plan(1, release=release))
+    names = {"auc": "auc", "counts": "rows", "coefficients": "model"}
+    for owner in ("lender", "platform"):
+        assert set(run.results[owner]) == {names[item] for item in release}
+
+
+def test_no_number_in_a_result_is_a_float():
+    def walk(value):
+        assert not isinstance(value, float)
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            walk(item)
+
+    walk(run_job().results["lender"])
+
+
+@pytest.mark.parametrize("labels", [np.arange(N) % 3, np.zeros(N), np.full(N, np.nan), np.full(N, 0.5)])
+def test_labels_must_be_zero_and_one(labels):
+    data = columns(0, 0, N), columns(1, 50, N + 60)
+    data[0]["y"] = labels.astype(float)
+    with pytest.raises(LocalProtocolError, match="label column 'y' of lender must hold both 0 and 1"):
+        run_job(data=data)
+
+
+def test_too_few_matches_stop_before_training():
+    with pytest.raises(Refused):
+        run_job(plan(0, minimum_matches=351), plan(1, minimum_matches=351))
+
+
+def test_duplicates_stop_it_or_the_first_row_counts():
+    data = columns(0, 0, N), columns(1, 50, N + 60)
+    data[1]["email"][5] = data[1]["email"][9]
+    with pytest.raises(LocalProtocolError, match="email"):
+        run_job(data=data)
+    run = run_job(plan(0, duplicates="first"), plan(1, duplicates="first"), data=data)
+    assert run.results["platform"]["rows"]["duplicates"] == 1
+    assert run.results["platform"]["rows"]["matched"] == N - 51
+
+
+def test_columns_that_never_vary_are_an_error_of_their_owner():
+    data = columns(0, 0, N), columns(1, 50, N + 60)
+    data[1]["a"][:] = 1.0
+    data[1]["c"][:] = "x"
+    with pytest.raises(LocalProtocolError, match="no feature column of platform varies"):
+        run_job(data=data)
