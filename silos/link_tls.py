@@ -242,7 +242,7 @@ def _context(server: bool, own: LinkCredentials, peer: str, peer_certificate_der
     if server:
         context.num_tickets = 0  # a link lives once: no resumption, and no record we did not ask for
     try:
-        context.load_verify_locations(cadata=peer_certificate_der)
+        _trust(context, peer_certificate_der)
     except (ssl.SSLError, ValueError) as exc:
         raise RemoteProtocolError(peer, "link", "its consent holds no readable link certificate") from exc
     pem = ssl.DER_cert_to_PEM_cert(own.certificate_der).encode("ascii")
@@ -252,6 +252,17 @@ def _context(server: bool, own: LinkCredentials, peer: str, peer_certificate_der
     except OSError as exc:  # SSLError, or what the pipe left in errno on OpenSSL's way to it
         raise LocalProtocolError("our link key and certificate do not fit together") from exc
     return context
+
+
+def _trust(context: ssl.SSLContext, certificate_der: bytes) -> None:
+    """Make one certificate the trust anchor.
+
+    CPython reads the outcome from OpenSSL's error queue of this thread, where a link that failed earlier may have left
+    something.  Raising empties the queue, so only an error that comes twice is about this certificate.
+    """
+    with contextlib.suppress(ssl.SSLError):
+        return context.load_verify_locations(cadata=certificate_der)
+    return context.load_verify_locations(cadata=certificate_der)
 
 
 @contextlib.contextmanager
