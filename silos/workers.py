@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -19,7 +20,11 @@ from typing import Any
 from silos.errors import JobFailed
 
 MAX_LINE_BYTES = 1 << 28
-COMMAND = (sys.executable, "-m", "silos.worker")
+COMMAND = (sys.executable, "-P", "-m", "silos.worker")  # -P: the current directory is no place to import from
+# A worker's environment is what a Python process with compiled kernels needs, and nothing a service manager put there.
+ENVIRONMENT = re.compile(
+    r"^(PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|PYTHON\w+|VIRTUAL_ENV|LD_LIBRARY_PATH|(NUMBA|OMP|MKL|OPENBLAS)_\w+)$"
+)
 
 Progress = Callable[[str, int, int], None]
 
@@ -94,6 +99,7 @@ async def run_worker(
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
             pass_fds=tuple(fds.values()),
+            env={name: value for name, value in os.environ.items() if ENVIRONMENT.match(name)},
             limit=MAX_LINE_BYTES,
         )
     try:

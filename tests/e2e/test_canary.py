@@ -47,7 +47,7 @@ import os, sys
 from silos import links, worker
 plain = links.LinkChannel.send
 def send(self, to, tag, kind, body):
-    with open(os.environ["ACCORD_TEST_SPY"] + f"/{os.getpid()}", "ab") as out:
+    with open(sys.argv[1] + f"/{os.getpid()}", "ab") as out:
         data = bytes(body)
         out.write(tag.encode().ljust(64, b"\\0") + len(data).to_bytes(8, "big") + data)
     plain(self, to, tag, kind, body)
@@ -79,10 +79,11 @@ def relayed(monkeypatch):
 def spied(monkeypatch, tmp_path):
     directory = tmp_path / "spy"
     directory.mkdir()
-    monkeypatch.setenv("ACCORD_TEST_SPY", str(directory))
 
     async def spying(*arguments, **options):
-        return await workers.run_worker(*arguments, **options, command=(sys.executable, "-c", SPYING_WORKER))
+        return await workers.run_worker(
+            *arguments, **options, command=(sys.executable, "-c", SPYING_WORKER, str(directory))
+        )
 
     monkeypatch.setattr(participation, "run_worker", spying)
     return directory
