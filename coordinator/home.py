@@ -69,14 +69,20 @@ class Home:
 def create(path: Path, hosts: Sequence[str], origin: str, now: dt.datetime) -> None:
     """Make a coordinator's directory: complete, or not at all.
 
-    Raises: HomeError if there is something already, ValueError if the origin cannot name a log.
+    Raises: HomeError if there is something already, or the origin or a host cannot be a name.
     """
     if not hosts:
         raise HomeError("a coordinator needs at least one host name or address")
     if path.exists() and any(path.iterdir()):
         raise HomeError(f"{path} is not empty")
+    unusual = [host for host in hosts if not host.isascii() or not host or any(c.isspace() for c in host)]
+    if unusual:
+        raise HomeError(f"'{unusual[0]}' is not a host name or address; write international names in their xn-- form")
     log_key = Ed25519PrivateKey.generate()
-    verifier_key(origin, log_key)
+    try:
+        verifier_key(origin, log_key)
+    except ValueError as exc:
+        raise HomeError(f"'{origin}' cannot name a log: {exc}") from exc
     authority = ca.create_authority(origin, now)
     server_key = ca.new_key()
     server = ca.issue_server(authority, server_key.public_key(), hosts, now)

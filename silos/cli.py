@@ -16,6 +16,7 @@ import typer
 from coordinator.envelope import EnvelopeError
 from coordinator.errors import Corrupt, Refusal
 from coordinator.home import HomeError
+from coordinator.note import NoteError
 from silos.commands import audit, coordinator, dataset, job, silo
 from silos.errors import SiloError
 
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: errors that the project raises on purpose become one sentence and exit code 1."""
     try:
         app(args=None if arguments is None else list(arguments))
-    except (SiloError, EnvelopeError, Refusal, Corrupt, HomeError) as exc:
+    except (SiloError, EnvelopeError, NoteError, Refusal, Corrupt, HomeError) as exc:
         typer.echo(f"accord: {exc}", err=True)
     except OSError as exc:
         typer.echo(f"accord: {exc.filename or 'the system'}: {exc.strerror or exc}", err=True)

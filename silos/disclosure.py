@@ -123,7 +123,7 @@ def render(document: Mapping[str, Any]) -> list[str]:
     text.append("Limits")
     text.append(f"  - fewer than {thresholds['minimum_matches']} matching rows stop the job before training")
     text.append(f"  - categories with fewer than {thresholds['rare_category']} rows are merged before encoding")
-    text.append(f"  - released: {', '.join(thresholds['release'])}; nothing else")
+    text.append(f"  - of this, handed out as results: {', '.join(thresholds['release'])}; nothing else")
     text.append("This holds if")
     text.extend(f"  - {assumption}" for assumption in document["assumptions"])
     return text

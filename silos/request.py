@@ -28,6 +28,7 @@ from silos.times import to_text, utcnow
 from silos.validation import read_document
 
 DEFAULT_VALID_FOR_S = 3600
+_GIVEN_BY_US = ("v", "job", "created", "valid_until")
 _SECTIONS: dict[str, dict[str, Any]] = {
     "align": {"protocol": "ecdh-psi", "identifier": "email/v1", "duplicates": "refuse", "minimum_matches": 100},
     "encoding": {"winsorise_sd": 8, "rare_category": 100},
@@ -74,6 +75,11 @@ def build_spec(request: Mapping[str, Any], *, job: str, now: dt.datetime, salt: 
         raise SpecError("the job request: 'valid_for_s' must be a whole number of seconds above 0")
     if valid_for_s > 366 * 86_400:
         raise SpecError("the job request: 'valid_for_s' is more than a year")
+    given = [name for name in _GIVEN_BY_US if name in request]
+    if given:
+        raise SpecError(
+            f"the job request: '{given[0]}' is set when the job is made; use 'valid_for_s' for how long it may take"
+        )
     document: dict[str, Any] = {
         **_PLAIN,
         **{k: v for k, v in request.items() if k != "valid_for_s"},

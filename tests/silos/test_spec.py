@@ -154,3 +154,9 @@ def test_request_files(tmp_path: Any) -> None:
     bad.write_text("kind = ")
     with pytest.raises(SpecError, match="is not well-formed TOML"):
         load_request(bad)
+
+
+@pytest.mark.parametrize("name", ["v", "job", "created", "valid_until"])
+def test_a_request_cannot_set_what_is_set_when_the_job_is_made(name: str) -> None:
+    with pytest.raises(SpecError, match=f"'{name}' is set when the job is made"):
+        build_spec({name: "x"}, job="ab" * 16, now=NOW, salt=SALT)
