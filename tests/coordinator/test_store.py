@@ -183,20 +183,37 @@ def test_log_proofs_verify_against_the_checkpoint(home: Home, store: Store) -> N
         store.append(consent(name, spec), START)
     late = open_checkpoint(store.log.checkpoint(), key)
     assert (early.size, late.size) == (2, 5)
-    for index, envelope in enumerate(store.log.read(0, 99)):
-        leaf = merkle.leaf_hash(envelope)
-        merkle.verify_inclusion(leaf, index, late.size, store.log.inclusion(index, late.size), late.root)
+    for index, entry in enumerate(store.log.read(0, 99, anybody)):
+        assert entry.envelope is not None
+        assert entry.leaf == merkle.leaf_hash(entry.envelope)
+        merkle.verify_inclusion(entry.leaf, index, late.size, store.log.inclusion(index, late.size), late.root)
     merkle.verify_consistency(2, 5, store.log.consistency(2, 5), early.root, late.root)
     for probe in (
         lambda: store.log.inclusion(5, 5),
         lambda: store.log.inclusion(0, 6),
         lambda: store.log.consistency(0, 5),
         lambda: store.log.consistency(2, 6),
-        lambda: store.log.read(5, 9),
-        lambda: store.log.read(3, 3),
+        lambda: store.log.read(5, 9, anybody),
+        lambda: store.log.read(3, 3, anybody),
     ):
         with pytest.raises(Unknown):
             probe()
+
+
+def anybody(_: str) -> bool:
+    return True
+
+
+def test_what_a_silo_reads_of_the_log(store: Store) -> None:
+    mine, other = make_spec(), make_spec(["platform", "dealer"], "lender")
+    store.submit(first_entries(mine), START)
+    store.append(consent("platform", mine), START)
+    store.submit(first_entries(other), START)
+    for silo in ("lender", "platform", "dealer"):
+        assert None not in [entry.envelope for entry in store.read_log(silo, 0, 99)]
+    assert [(e.leaf, None) for e in store.log.read(0, 5, anybody)] == [
+        (e.leaf, e.envelope) for e in store.read_log("stranger", 0, 99)
+    ]
 
 
 def test_a_long_read_is_cut(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,9 +221,10 @@ def test_a_long_read_is_cut(store: Store, monkeypatch: pytest.MonkeyPatch) -> No
     store.submit(first_entries(spec), START)
     store.append(consent("platform", spec), START)
     monkeypatch.setattr("coordinator.log.MAX_ENTRIES_PER_READ", 2)
-    assert len(store.log.read(0, 3)) == 2
+    assert len(store.log.read(0, 3, anybody)) == 2
     monkeypatch.setattr("coordinator.log.MAX_BYTES_PER_READ", 10)
-    assert len(store.log.read(0, 3)) == 1
+    assert len(store.log.read(0, 3, anybody)) == 1
+    assert len(store.log.read(0, 3, lambda _: False)) == 2, "a page does not tell how large the withheld entries are"
 
 
 def test_a_head_that_moved_under_a_writer_is_not_overwritten(store: Store) -> None:
@@ -281,7 +299,7 @@ def test_init_home_makes_private_files_and_never_overwrites(tmp_path: Path) -> N
     assert home.stat().st_mode & 0o777 == 0o700
     with pytest.raises(HomeError, match="not empty"):
         init_home(home, ["localhost"], ORIGIN)
-    with pytest.raises(ValueError, match="spaces"):
+    with pytest.raises(HomeError, match="spaces"):
         init_home(tmp_path / "bad", ["localhost"], "two words")
     with pytest.raises(HomeError, match="host"):
         init_home(tmp_path / "bad", [], ORIGIN)
@@ -351,7 +369,7 @@ def test_no_acknowledged_entry_is_lost_when_the_writer_is_killed(home: Home) -> 
     with closing(home.open_store()) as store:
         assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         for index, leaf in acknowledged.items():
-            assert merkle.leaf_hash(store.log.read(index, index + 1)[0]).hex() == leaf
+            assert store.log.stored(0, index).hex() == leaf
         for (job_id,) in store._db.execute("SELECT id FROM job").fetchall():
             job = store.job(job_id)
             assert job is not None
