@@ -125,10 +125,22 @@ class JobReply(_Model):
     progress: dict[str, ProgressView]
 
 
+class LogEnvelope(_Model):
+    """An entry that the caller may read: an enrolment, or of a job that it submitted or takes part in."""
+
+    envelope: Base64
+
+
+class LogLeaf(_Model):
+    """leaf: the RFC 6962 leaf hash of an entry of somebody else's job, to rebuild the tree with."""
+
+    leaf: Base64
+
+
 class EntriesReply(_Model):
     """A prefix of the range that was asked for; ask again from where it ends."""
 
-    entries: list[Base64]
+    entries: list[LogEnvelope | LogLeaf]
 
 
 class ProofReply(_Model):

@@ -17,7 +17,7 @@ from coordinator.envelope import fingerprint, parse
 from coordinator.errors import Conflict, Forbidden
 from coordinator.events import Listener, Progress
 from coordinator.jobs import Job, State
-from coordinator.log import Entry
+from coordinator.log import Entry, Seen
 from coordinator.metrics import CONTENT_TYPE
 from coordinator.service import Coordinator
 from coordinator.statements import format_time
@@ -176,7 +176,8 @@ async def checkpoint(c: Coordinator, _: Call) -> web.Response:
 
 async def log_entries(c: Coordinator, call: Call) -> api.EntriesReply:
     start, end = call.count("start"), call.count("end")
-    return api.EntriesReply(entries=_b64s(await c.store.call(lambda store: store.log.read(start, end))))
+    entries = await c.store.call(Store.read_log, call.silo, start, end)
+    return api.EntriesReply(entries=[_seen(entry) for entry in entries])
 
 
 async def inclusion(c: Coordinator, call: Call) -> api.ProofReply:
@@ -216,6 +217,12 @@ def _summary(job: Job) -> api.JobSummary:
         created=job.created,
         reason=job.reason,
     )
+
+
+def _seen(entry: Seen) -> api.LogEnvelope | api.LogLeaf:
+    if entry.envelope is None:
+        return api.LogLeaf(leaf=_b64(entry.leaf))
+    return api.LogEnvelope(envelope=_b64(entry.envelope))
 
 
 async def _hear(ws: web.WebSocketResponse) -> None:

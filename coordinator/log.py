@@ -51,6 +51,14 @@ class Entry:
             raise Malformed(str(exc)) from exc
 
 
+@dataclass(frozen=True)
+class Seen:
+    """An entry as a reader sees it.  leaf: its hash in the tree.  envelope: None if it is not for this reader."""
+
+    leaf: bytes
+    envelope: bytes | None
+
+
 class Log:
     """The log over one connection.  sign: signs a new head."""
 
@@ -124,24 +132,30 @@ class Log:
         """The signed head."""
         return self._head()[1]
 
-    def read(self, start: int, end: int) -> list[bytes]:
+    def read(self, start: int, end: int, readable: Callable[[str], bool]) -> list[Seen]:
         """Entries from `start` up to `end`, or as many of them as fit one answer (at least one).
 
+        readable: whether the reader may see the entries of a job.  Of the others it gets the hash, which gives nothing
+        away: it covers a signature, so a guess at the text cannot be tried out.
         Raises: Unknown if `start` is not in the log or the range is empty.
         """
         if not 0 <= start < min(end, self.size()):
             raise Unknown(f"the log has {self.size()} entries, there is none from {start} up to {end}")
         end = min(end, start + MAX_ENTRIES_PER_READ)
-        entries: list[bytes] = []
+        entries: list[Seen] = []
         total = 0
-        for (envelope,) in self._db.execute(
-            "SELECT envelope FROM entry WHERE idx >= ? AND idx < ? ORDER BY idx", (start, end)
+        for index, job in self._db.execute(
+            "SELECT idx, job FROM entry WHERE idx >= ? AND idx < ? ORDER BY idx", (start, end)
         ):
-            total += len(envelope)
+            envelope = self._envelope(index) if readable(job) else None
+            total += len(envelope or b"")  # withheld ones do not count: a page's length must not tell their size
             if entries and total > MAX_BYTES_PER_READ:
                 break
-            entries.append(envelope)
+            entries.append(Seen(self.stored(0, index), envelope))
         return entries
+
+    def _envelope(self, index: int) -> bytes:
+        return bytes(self._db.execute("SELECT envelope FROM entry WHERE idx = ?", (index,)).fetchone()[0])
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
         """Raises: Unknown if the log never had that size or entry."""

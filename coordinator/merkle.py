@@ -43,7 +43,16 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def grow(size: int, entry: bytes, stored: Stored) -> list[Node]:
     """The subtrees that become complete when `entry` is appended to a tree of `size` entries, leaf first."""
-    level, index, value = 0, size, leaf_hash(entry)
+    return grow_leaf(size, leaf_hash(entry), stored)
+
+
+def grow_leaf(size: int, leaf: bytes, stored: Stored) -> list[Node]:
+    """As `grow`, for those who know only the hash of the entry.
+
+    Raises: ProofError if it does not have the length of a hash; else two trees could have one root.
+    """
+    _check_hashes([leaf])
+    level, index, value = 0, size, leaf
     nodes = [Node(level, index, value)]
     while index & 1:  # a right child: its left sibling is complete and stored, so their parent is now complete too
         value = node_hash(stored(level, index - 1), value)

@@ -72,7 +72,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/events", handlers.listen, "State changes and progress as they happen", WEBSOCKET, query=("job?",)),
     Route("GET", "/v1/relay/{job}/{peer}", handlers.join_relay, "Opaque frames to and from a peer", WEBSOCKET),
     Route("GET", "/v1/log/checkpoint", handlers.checkpoint, "The log's signed head", TEXT),
-    Route("GET", "/v1/log/entries", handlers.log_entries, "Entries from start up to end", api.EntriesReply,
+    Route("GET", "/v1/log/entries", handlers.log_entries, "Entries from start up to end; others' as hashes", api.EntriesReply,
           query=("start", "end")),
     Route("GET", "/v1/log/inclusion", handlers.inclusion, "Proof that an entry is in the tree of a size",
           api.ProofReply, query=("index", "size")),

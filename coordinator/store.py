@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -23,7 +23,7 @@ from coordinator.enrol import Enrolment, TokenRecord, check_name, check_token
 from coordinator.envelope import EnvelopeError, fingerprint
 from coordinator.errors import Conflict, Corrupt, Forbidden, Malformed, Unknown
 from coordinator.jobs import OPEN, Job, Said, apply
-from coordinator.log import Entry, Log
+from coordinator.log import Entry, Log, Seen
 from coordinator.note import VerifierKey, open_checkpoint
 from coordinator.statements import COORDINATOR, format_time
 
@@ -283,6 +283,19 @@ class Store:
     def job_entries(self, job_id: str) -> list[tuple[int, bytes]]:
         """Index and envelope of a job's entries."""
         return self.log.of_job(job_id)
+
+    def read_log(self, silo: str, start: int, end: int) -> list[Seen]:
+        """A page of the log as `silo` may see it: enrolments and its own jobs' entries in full, of all others the hash.
+
+        Raises: Unknown if there is no such page.
+        """
+
+        @cache
+        def readable(job_id: str) -> bool:
+            job = self.job(job_id)
+            return not job_id or (job is not None and job.involves(silo))
+
+        return self.log.read(start, end, readable)
 
 
 class StoreThread:

@@ -6,12 +6,14 @@ import asyncio
 import base64
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 
 import aiohttp
 
+from coordinator.merkle import HASH_BYTES, leaf_hash
 from silos.config import Home
 from silos.errors import CoordinatorRefused, CoordinatorUnreachable
 from silos.tls import home_context
@@ -21,6 +23,26 @@ MAX_EVENT_BYTES = 1 << 20
 MAX_FRAME_BYTES = 1 << 20
 HEARTBEAT_S = 20.0
 _TIMEOUT = aiohttp.ClientTimeout(total=60, connect=10)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One entry of the log.  leaf: its hash in the tree.  envelope: None if it is about a job of others."""
+
+    leaf: bytes
+    envelope: bytes | None
+
+    @classmethod
+    def read(cls, item: Any) -> LogEntry:
+        """Raises: KeyError, TypeError or ValueError if this is not an entry as the coordinator sends it."""
+        if "envelope" in item:
+            envelope = base64.b64decode(item["envelope"])
+            return cls(leaf_hash(envelope), envelope)
+        leaf = base64.b64decode(item["leaf"])
+        if len(leaf) != HASH_BYTES:
+            raise ValueError(f"a leaf has {HASH_BYTES} bytes, got {len(leaf)}")
+        return cls(leaf, None)
 
 
 async def _sentence(reply: aiohttp.ClientResponse) -> str:
@@ -150,22 +172,27 @@ class CoordinatorClient:
 
     async def checkpoint(self) -> str:
         """The log's latest signed checkpoint."""
-        return (await self._call("GET", "/v1/log/checkpoint")).decode()
+        return (await self._call("GET", "/v1/log/checkpoint")).decode(errors="replace")
 
-    async def log_entries(self, start: int, end: int) -> list[bytes]:
+    async def log_entries(self, start: int, end: int) -> list[LogEntry]:
         """The log's entries with start <= index < end; the server may send fewer."""
-        reply = await self._json("GET", "/v1/log/entries", params={"start": str(start), "end": str(end)})
-        return [base64.b64decode(e) for e in reply["entries"]]
+        return await self._list("/v1/log/entries", "entries", LogEntry.read, start=start, end=end)
 
     async def inclusion(self, index: int, size: int) -> list[bytes]:
         """The RFC 6962 proof that entry `index` is in the tree of `size`."""
-        reply = await self._json("GET", "/v1/log/inclusion", params={"index": str(index), "size": str(size)})
-        return [base64.b64decode(h) for h in reply["hashes"]]
+        return await self._list("/v1/log/inclusion", "hashes", base64.b64decode, index=index, size=size)
 
     async def consistency(self, first: int, second: int) -> list[bytes]:
         """The RFC 6962 proof that the tree of `second` extends the tree of `first`."""
-        reply = await self._json("GET", "/v1/log/consistency", params={"first": str(first), "second": str(second)})
-        return [base64.b64decode(h) for h in reply["hashes"]]
+        return await self._list("/v1/log/consistency", "hashes", base64.b64decode, first=first, second=second)
+
+    async def _list(self, path: str, name: str, read: Callable[[Any], T], **query: int) -> list[T]:
+        """The items of a reply that is one list."""
+        reply = await self._json("GET", path, params={key: str(value) for key, value in query.items()})
+        try:
+            return [read(item) for item in reply[name]]
+        except (KeyError, TypeError, ValueError) as exc:
+            raise CoordinatorUnreachable(f"the coordinator's answer to {path} is malformed") from exc
 
     @asynccontextmanager
     async def events(self, job: str | None = None) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:

@@ -96,6 +96,10 @@ class Home:
     def state(self) -> Path:
         return self.root / "state"
 
+    @property
+    def checkpoint(self) -> Path:
+        return self.state / "checkpoint"
+
     def job(self, job: str) -> Path:
         """The directory of one job.  Raises: ConfigError if `job` is not a job id, so it is never a path elsewhere."""
         return self.jobs / self._job_id(job)

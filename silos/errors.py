@@ -56,6 +56,13 @@ class CoordinatorRefused(SiloError):
         self.status = status
 
 
+class LogRewritten(SiloError):
+    """The coordinator's log is not the one that this silo has seen before; no job can rest on it."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(f"the log of {url} has been rewritten: {why}")
+
+
 class JobFailed(SiloError):
     """A job ended here; names the step and, where one is to blame, the silo.
 

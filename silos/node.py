@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 
-from silos import policy
+from silos import checkpoints, policy
 from silos.board import FINAL, Board
 from silos.client import CoordinatorClient, connect
 from silos.config import Home, SiloConfig
@@ -84,7 +84,8 @@ class Node:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; jobs that run then are ended with a statement, their workers killed.
 
-        Raises: ConfigError if the home is not usable; CoordinatorRefused if the silo is not enrolled (any more).
+        Raises: ConfigError if the home is not usable; CoordinatorRefused if the silo is not enrolled (any more);
+        LogRewritten if the log does not lead on from what it was when this silo last looked.
         """
         config, identity = self._home.load_config(), self._home.load_identity()
         policy.load(self._home.policy)  # a broken policy is told now, not when the first job comes
@@ -115,6 +116,7 @@ class Node:
         while True:
             try:
                 await silo.client.jobs()  # says in a sentence if we are not welcome
+                await checkpoints.follow(silo.client, self._home)
                 async with silo.client.events() as events:
                     log.info("%s is connected to %s", silo.name, silo.client.url)
                     for job in await silo.client.jobs():

@@ -9,7 +9,9 @@ import typer
 
 from silos.commands.common import HomeOption, JsonOption, open_home, print_json, with_client
 
-app = typer.Typer(no_args_is_help=True, help="Export evidence about a job, and verify it offline.")
+app = typer.Typer(
+    no_args_is_help=True, help="Export evidence about a job, and verify it offline; keep checkpoints of the log."
+)
 
 
 @app.command()
@@ -17,6 +19,9 @@ def export(
     job: Annotated[str, typer.Argument(help="The job's id.")],
     home: HomeOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="The zip file to write.")],
+    since: Annotated[
+        Path | None, typer.Option(help="A checkpoint of this log that you kept; the bundle will prove growth since.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a job's signed entries with proofs that the log holds them."""
@@ -26,13 +31,33 @@ def export(
     place = open_home(home)
     log_key = place.load_enrolment().log_key
     own = [path.read_bytes() for path in said_paths(place.job(job))]
-    summary = with_client(home, lambda client: bundle.export(client, job, output, log_key=log_key, own=own))
+    earlier = since.read_bytes().decode(errors="replace") if since else None
+    summary = with_client(
+        home, lambda client: bundle.export(client, job, output, log_key=log_key, own=own, earlier=earlier)
+    )
     if as_json:
         print_json({"bundle": str(output), "job": job, "entries": summary.entries, "log_size": summary.log_size})
     else:
         typer.echo(f"bundle of {summary.entries} entries written to {output}")
     if not summary.report.ok:
         typer.echo(f"accord: the bundle will not verify: {summary.report.reason}", err=True)
+
+
+@app.command()
+def checkpoint(
+    home: HomeOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Keep the log's latest checkpoint, to show later that the log has only grown since."""
+    from silos import checkpoints
+
+    enrolment = open_home(home).load_enrolment()
+    size = with_client(home, lambda client: checkpoints.save(client, enrolment, output)).size
+    if as_json:
+        print_json({"checkpoint": str(output), "log_size": size})
+    else:
+        typer.echo(f"checkpoint of {size} entries written to {output}")
 
 
 @app.command()

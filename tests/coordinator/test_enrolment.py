@@ -63,7 +63,7 @@ async def test_the_token_pins_the_ca_and_the_certificate_works(world: World) -> 
     status, note = await call(world.session(silo), "GET", "/v1/log/checkpoint")
     assert open_checkpoint(note, log_key).size == 1
     status, entries = await call(world.session(silo), "GET", "/v1/log/entries?start=0&end=1")
-    assert base64.b64decode(entries["entries"][0]) == silo.enrolled()
+    assert base64.b64decode(entries["entries"][0]["envelope"]) == silo.enrolled()
 
 
 async def test_a_token_is_used_once(world: World) -> None:

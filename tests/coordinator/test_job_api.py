@@ -51,7 +51,7 @@ async def test_a_whole_life(job: Job) -> None:
     )
     assert [entry["index"] for entry in view["entries"]] == list(range(3, 16))
     status, log = await call(job.http["dealer"], "GET", "/v1/log/entries?start=3&end=16")
-    assert log["entries"] == [entry["envelope"] for entry in view["entries"]]
+    assert log["entries"] == [{"envelope": entry["envelope"]} for entry in view["entries"]]
     status, jobs = await call(job.http["platform"], "GET", "/v1/jobs")
     assert [(j["job"], j["state"], j["submitter"], j["kind"]) for j in jobs["jobs"]] == [
         (job.spec["job"], "done", "lender", "vertical.logistic")
@@ -69,7 +69,7 @@ async def test_the_log_proves_itself_to_a_client(job: Job) -> None:
     merkle.verify_consistency(3, 5, [base64.b64decode(h) for h in proof["hashes"]], early.root, late.root)
     _, entries = await call(http, "GET", "/v1/log/entries?start=4&end=5")
     _, proof = await call(http, "GET", "/v1/log/inclusion?index=4&size=5")
-    leaf = merkle.leaf_hash(base64.b64decode(entries["entries"][0]))
+    leaf = merkle.leaf_hash(base64.b64decode(entries["entries"][0]["envelope"]))
     merkle.verify_inclusion(leaf, 4, 5, [base64.b64decode(h) for h in proof["hashes"]], late.root)
     for path, expected in (
         ("/v1/log/entries?start=9&end=10", 404),
@@ -81,6 +81,36 @@ async def test_the_log_proves_itself_to_a_client(job: Job) -> None:
         ("/v1/log/consistency?first=1&second=99999999999999999999", 400),
     ):
         assert (await call(http, "GET", path))[0] == expected, path
+
+
+async def test_a_silo_reads_hashes_of_jobs_it_has_no_part_in(job: Job) -> None:
+    analyst, stranger = await job.world.enrol("analyst"), await job.world.enrol("stranger")
+    job.silos["analyst"], job.http["analyst"] = analyst, job.world.session(analyst)
+    await job.submit("analyst")
+    await job.say("platform", "consented", consent_body(job.silos["platform"], job.spec))
+    job.http["stranger"] = job.world.session(stranger)
+    read = {
+        name: (await call(http, "GET", "/v1/log/entries?start=0&end=99"))[1]["entries"]
+        for name, http in job.http.items()
+    }
+    assert read["lender"] == read["platform"] == read["dealer"] == read["analyst"]
+    assert [set(entry) for entry in read["lender"]] == [{"envelope"}] * 8
+    assert [set(entry) for entry in read["stranger"]] == [{"envelope"}] * 5 + [{"leaf"}] * 3
+    assert read["stranger"][:5] == read["lender"][:5]
+    for secret in (job.spec["job"], "link_token"):
+        assert secret.encode() in b"".join(parse(base64.b64decode(e["envelope"])).payload for e in read["lender"])
+
+    leaves = [base64.b64decode(e["leaf"]) if "leaf" in e else merkle.leaf_hash(base64.b64decode(e["envelope"]))
+              for e in read["stranger"]]  # fmt: skip
+    nodes: dict[tuple[int, int], bytes] = {}
+    for size, leaf in enumerate(leaves):
+        for level, place, value in merkle.grow_leaf(size, leaf, lambda *at: nodes[at]):
+            nodes[level, place] = value
+    head = open_checkpoint(
+        (await call(job.http["stranger"], "GET", "/v1/log/checkpoint"))[1],
+        VerifierKey.parse(job.world.server.coordinator.log_verifier),
+    )
+    assert (head.size, head.root) == (8, merkle.root(8, lambda *at: nodes[at]))
 
 
 async def test_a_repeated_entry_gets_the_same_answer_and_one_place(job: Job) -> None:

@@ -177,7 +177,7 @@ def test_the_coordinator_never_holds_data(tmp_path, relayed, spied, caplog):
     homes, spec, entries = asyncio.run(run(tmp_path))
     stored = b"".join(p.read_bytes() for p in sorted((tmp_path / "coordinator").rglob("*")) if p.is_file())
     logged = caplog.text.encode()
-    statements = b"".join(parse(entry).payload for entry in entries)
+    statements = b"".join(parse(entry.envelope).payload for entry in entries)
     assert b'"disclosure_digest"' in statements
     everything = bytes(relayed) + stored + statements + logged
 

@@ -4,36 +4,64 @@ from __future__ import annotations
 
 import asyncio
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from coordinator.envelope import parse
+from coordinator.envelope import Statement, parse
+from coordinator.merkle import leaf_hash
 from silos.bundle import BundleError, LogReader, Summary, export, pack
-from silos.client import CoordinatorClient
+from silos.client import CoordinatorClient, LogEntry
 from silos.verify import verify_bundle
 from tests.silos import bundles
 from tests.silos.bundles import FILES, JOB, LOG, OTHER_JOB, honest, ledger, vkey
 
+Withheld = Callable[[Statement], bool]
 OWN = [e for e in LOG.entries if (s := parse(e).statement).silo == "lender" and s.job == JOB]
 
 
 @dataclass
 class Coordinator:
-    """A log behind the two calls that an export makes; answers in pages of three."""
+    """A log behind the three calls that an export makes; answers in pages of three, and gives of other jobs hashes.
+
+    withheld: what it keeps back although it is about our job.  told: whether its account of the job has that all the same.
+    """
 
     entries: list[bytes] = field(default_factory=lambda: list(LOG.entries))
     note: str = ""
     page: int = 3
+    withheld: Withheld = lambda _: False
+    told: bool = False
     asked: list[tuple[int, int]] = field(default_factory=list)
+
+    def shows(self, envelope: bytes) -> bool:
+        try:
+            said = parse(envelope).statement
+        except ValueError:
+            return False
+        return said.job in ("", JOB) and not self.withheld(said)
 
     async def checkpoint(self) -> str:
         return self.note or bundles.checkpoint(self.entries)
 
-    async def log_entries(self, start: int, end: int) -> list[bytes]:
+    async def log_entries(self, start: int, end: int) -> list[LogEntry]:
         self.asked.append((start, end))
-        return self.entries[start : start + self.page]
+        page = self.entries[start : start + self.page]
+        return [LogEntry(leaf_hash(e), e if self.shows(e) else None) for e in page]
+
+    async def job(self, job: str) -> dict[str, Any]:
+        about = [e for e in self.entries if parse_or_none(e) == job and (self.told or self.shows(e))]
+        return {"entries": [{"index": self.entries.index(e), "envelope": bundles.b64(e)} for e in about]}
+
+
+def parse_or_none(envelope: bytes) -> str | None:
+    try:
+        return parse(envelope).statement.job
+    except ValueError:
+        return None
 
 
 def run(client: LogReader, path: Path, job: str = JOB, **options: object) -> Summary:
@@ -130,7 +158,44 @@ def test_a_log_that_lost_our_entry_is_refused(tmp_path: Path) -> None:
     play.drop("lender", "finished")
     client = Coordinator(ledger().record(play).entries)
     refused(client, tmp_path, f"does not hold the 'finished' entry number 3 of lender about job {JOB}")
-    refused(Coordinator(), tmp_path, "does not hold the damaged entry of ours", own=[b"{}"])
+    refused(Coordinator(), tmp_path, "does not hold the damaged entry", own=[b"{}"])
+
+
+def said(silo: str, event: str) -> Withheld:
+    return lambda statement: (statement.silo, statement.event) == (silo, event)
+
+
+def test_an_entry_that_is_withheld_is_noticed(tmp_path: Path) -> None:
+    ours = Coordinator(withheld=said("lender", "finished"))
+    refused(ours, tmp_path, f"withholds the 'finished' entry number 3 of lender about job {JOB}")
+    told = Coordinator(withheld=said("dealer", "finished"), told=True)
+    refused(told, tmp_path, f"withholds the 'finished' entry number 2 of dealer about job {JOB}")
+    for event, number in (("consented", 0), ("started", 1), ("released", 2)):
+        middle = Coordinator(withheld=said("platform", event))
+        refused(middle, tmp_path, f"withholds or has lost entry number {number} of platform about job {JOB}")
+    refused(Coordinator(withheld=lambda s: s.job == JOB, told=True), tmp_path, "withholds the 'proposed' entry", own=())
+
+
+def test_what_only_the_coordinator_knows_of_can_be_withheld_but_not_verified(tmp_path: Path) -> None:
+    """The last statement of a partner, gone from the log's pages and from the account of the job."""
+    summary = run(Coordinator(withheld=said("dealer", "finished")), tmp_path / "bundle.zip")
+    assert "does not show how the job ended" in summary.report.reason
+
+
+def test_a_gap_that_nothing_can_hide_in_is_evidence_and_is_exported(tmp_path: Path) -> None:
+    play = honest()
+    play.get("lender", "started").seq = 2
+    summary = run(Coordinator(ledger().record(play).entries), tmp_path / "bundle.zip", own=())
+    assert "lender" in summary.report.reason
+
+
+class Confused(Coordinator):
+    async def job(self, job: str) -> dict[str, Any]:
+        return {"entries": [{"envelope": 7}]}
+
+
+def test_a_malformed_account_of_the_job_is_refused(tmp_path: Path) -> None:
+    refused(Confused(), tmp_path, "account of the job is malformed")
 
 
 def test_a_job_that_the_log_does_not_know_is_refused(tmp_path: Path) -> None:
@@ -162,6 +227,6 @@ def test_entries_that_are_no_statements_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_the_real_client_can_be_read_from() -> None:
-    for name in ("checkpoint", "log_entries"):
+    for name in ("checkpoint", "log_entries", "job"):
         assert asyncio.iscoroutinefunction(getattr(CoordinatorClient, name))
         assert asyncio.iscoroutinefunction(getattr(LogReader, name))

@@ -26,7 +26,7 @@ EXPECTED = {
     *(f"silo {c}" for c in ("init", "join", "serve", "status", "partners", "pin")),
     *(f"dataset {c}" for c in ("add", "list")),
     *(f"job {c}" for c in ("submit", "watch", "show", "list", "result", "cancel")),
-    *(f"audit {c}" for c in ("export", "verify")),
+    *(f"audit {c}" for c in ("export", "checkpoint", "verify")),
 }
 
 

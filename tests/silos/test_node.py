@@ -101,11 +101,28 @@ async def test_the_audit_commands_prove_a_finished_job(
 ) -> None:
     fake(monkeypatch)
     root, bundle = tmp_path / "lender", tmp_path / "bundle.zip"
+    kept, today = tmp_path / "kept", tmp_path / "today"
+
+    async def audit(*arguments: object) -> int:
+        return await asyncio.to_thread(accord, "audit", *arguments, "--home", root)
+
     async with enrolled_world(tmp_path) as world, connect(world.home("lender")) as client:
+        assert await audit("checkpoint", "-o", kept) == 0
+        assert capsys.readouterr().out == f"checkpoint of 3 entries written to {kept}\n"
         async with running_nodes(world, *SILOS):
             job = (await outcome(world, client, fresh()))["job"]
         home = world.home("lender")
-        assert await asyncio.to_thread(accord, "audit", "export", job, "-o", bundle, "--home", root) == 0
+        assert await audit("export", job, "-o", bundle) == 0
+        assert accord("audit", "verify", bundle, "--since", kept) == 1, "the bundle does not connect to it"
+        assert await audit("export", job, "-o", bundle, "--since", kept) == 0
+        assert await audit("checkpoint", "-o", today) == 0
+        await world.enrol("stranger")
+        assert await asyncio.to_thread(accord, "audit", "export", job, "-o", "x", "--home", tmp_path / "stranger") == 1
+        assert "there is no such job" in capsys.readouterr().err
+        assert await audit("export", job, "-o", tmp_path / "other.zip", "--since", bundle) == 1
+        assert "the earlier checkpoint is not of this log" in capsys.readouterr().err
+    for since in (kept, today):
+        assert accord("audit", "verify", bundle, "--since", since) == 0
     capsys.readouterr()
     options = ["--log-key", home.load_enrolment().log_key, "--result", home.result(job)]
     options += ["--pin", f"lender={home.load_identity().fingerprint}"]
