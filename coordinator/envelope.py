@@ -132,6 +132,17 @@ class Sealed:
             ) from exc
 
 
+def _from_base64(text: str) -> bytes:
+    """Decode, but only the one text that encoding gives: Python's decoder ignores what the last character has to spare.
+
+    Raises: EnvelopeError, ValueError.
+    """
+    value = base64.b64decode(text, validate=True)
+    if base64.b64encode(value).decode() != text:
+        raise EnvelopeError("base64 is not in canonical form")
+    return value
+
+
 def parse(envelope: bytes) -> Sealed:
     """Parse an envelope strictly: one signature, canonical payload, nothing extra.
 
@@ -146,8 +157,8 @@ def parse(envelope: bytes) -> Sealed:
             raise EnvelopeError("the envelope has other fields than payload, payloadType and one signature")
         if canonical(outer) != envelope:
             raise EnvelopeError("the envelope is not in canonical form")
-        payload = base64.b64decode(outer["payload"], validate=True)
-        sig = base64.b64decode(signature["sig"], validate=True)
+        payload = _from_base64(outer["payload"])
+        sig = _from_base64(signature["sig"])
         inner = json.loads(payload)
         predicate = inner["predicate"]
         (subject,) = inner["subject"]
