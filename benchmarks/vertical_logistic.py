@@ -1,18 +1,23 @@
 """Train a logistic regression over two owners' columns: three processes, real TLS on loopback, against scikit-learn.
 
     python -m benchmarks.vertical_logistic [--rows 100000] [--columns 100 ...] [--passes N] [--repeat 3] [--json]
+                                           [--network lan|10ms-100mbit|50ms-20mbit]
 
 The data is synthetic.  Unless told how many, it makes the fewest passes (of 4, 6, 8, 12, 16, 24, 32, 48, 64) that bring the
 AUC within 0.001 of scikit-learn's.  Reported are the medians over the repeats of the seconds from the first byte of the
 set-up to the opened coefficients (links and processes already up, kernels loaded), CPU seconds of all three processes over
 that span, frame bytes every party sent, communication rounds, and each process's peak memory.  "Per pass" bytes come from a
 second run with fewer passes, so the set-up, which masks every owner's columns once, is told apart from what repeats.
+
+With --network, `benchmarks.shaping` stands between every two processes: it says what its delays and rates mean.  Then
+what the network alone takes is reported too: one delay for each round, and the busiest link's time for its bytes.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import json
 import resource
 import socket
@@ -24,6 +29,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+
+from benchmarks.shaping import NETWORKS, Shaper
 
 OWNERS = ("a", "b")
 NAMES = ("a", "b", "dealer")
@@ -89,31 +96,43 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
     return near, far
 
 
-def run(rows: int, columns: int, passes: int, harmonics: int) -> dict[str, dict[str, Any]]:
-    """One run of three processes."""
+def run(rows: int, columns: int, passes: int, harmonics: int, network: str | None) -> dict[str, dict[str, Any]]:
+    """One run of three processes, over `network` or straight over loopback."""
+    ends: dict[str, dict[str, socket.socket]] = {name: {} for name in NAMES}
+    pairs = []
+    for i, p in enumerate(NAMES):
+        for q in NAMES[i + 1 :]:
+            if network is None:
+                ends[p][q], ends[q][p] = tcp_pair()
+            else:
+                (ends[p][q], near), (ends[q][p], far) = tcp_pair(), tcp_pair()
+                pairs.append((near, far))
+    with contextlib.nullcontext() if network is None else Shaper(NETWORKS[network], pairs) as shaper:
+        order = {"rows": rows, "columns": columns, "passes": passes, "harmonics": harmonics}
+        out = ask(order, ends)
+    if shaper is not None:
+        out["network"] = {"cpu_seconds": shaper.cpu_seconds, "peak_bytes": shaper.peak_bytes}
+    return out
+
+
+def ask(order: dict[str, Any], ends: dict[str, dict[str, socket.socket]]) -> dict[str, dict[str, Any]]:
+    """Start one process per party with its ends of the links, and return what each reports."""
     from silos.links import make_link_credentials
 
     now = datetime.now(UTC)
     credentials = {name: make_link_credentials(name, "0" * 32, now + timedelta(hours=1), now) for name in NAMES}
-    ends: dict[str, dict[str, socket.socket]] = {name: {} for name in NAMES}
-    for i, p in enumerate(NAMES):
-        for q in NAMES[i + 1 :]:
-            ends[p][q], ends[q][p] = tcp_pair()
+    certificates = {name: base64.b64encode(c.certificate_der).decode() for name, c in credentials.items()}
     processes = {}
     for name in NAMES:
         fds = {peer: sock.fileno() for peer, sock in ends[name].items()}
-        order = {
-            "me": name, "rows": rows, "columns": columns, "passes": passes, "harmonics": harmonics, "fds": fds,
-            "key": credentials[name].key_pem.decode(),
-            "certificates": {n: base64.b64encode(c.certificate_der).decode() for n, c in credentials.items()},
-        }  # fmt: skip
+        own = {"me": name, "fds": fds, "key": credentials[name].key_pem.decode(), "certificates": certificates}
         command = [sys.executable, "-m", "benchmarks.vertical_logistic", "--party"]
         processes[name] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=tuple(fds.values())
         )
         stdin = processes[name].stdin
         assert stdin is not None
-        stdin.write(json.dumps(order) + "\n")
+        stdin.write(json.dumps(order | own) + "\n")
         stdin.close()
     for sockets in ends.values():
         for sock in sockets.values():
@@ -121,9 +140,10 @@ def run(rows: int, columns: int, passes: int, harmonics: int) -> dict[str, dict[
     out = {}
     for name, process in processes.items():
         assert process.stdout is not None
-        out[name] = json.loads(process.stdout.read())
+        text = process.stdout.read()
         if process.wait() != 0:
             raise SystemExit(f"the process of {name} failed")
+        out[name] = json.loads(text)
     return out
 
 
@@ -134,7 +154,9 @@ def auc_of(result: dict[str, dict[str, Any]], X: np.ndarray, y: np.ndarray) -> f
     return float(roc_auc_score(y, X @ np.array([*result["a"]["weights"][:-1], *result["b"]["weights"]])))
 
 
-def measure(rows: int, columns: int, passes: int | None, harmonics: int, repeat: int) -> dict[str, Any]:
+def measure(
+    rows: int, columns: int, passes: int | None, harmonics: int, repeat: int, network: str | None
+) -> dict[str, Any]:
     """Medians of the secure run and of scikit-learn on the same rows."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -147,15 +169,13 @@ def measure(rows: int, columns: int, passes: int | None, harmonics: int, repeat:
         plain.append(time.perf_counter() - start)
     target = float(roc_auc_score(y, model.decision_function(X)))
     for made in PASSES if passes is None else (passes,):
-        last = run(rows, columns, made, harmonics)
+        last = run(rows, columns, made, harmonics, network)
         if abs(auc_of(last, X, y) - target) < CLOSE:
             break
-    runs = [last, *(run(rows, columns, made, harmonics) for _ in range(repeat - 1))]
+    runs = [last, *(run(rows, columns, made, harmonics, network) for _ in range(repeat - 1))]
     fewer = max(1, made // 2)
-    short = run(rows, columns, fewer, harmonics)
+    short = run(rows, columns, fewer, harmonics, network)
     seconds = statistics.median(max(r[n]["seconds"] for n in NAMES) for r in runs)
-    sent = {n: sum(last[n]["bytes_sent"].values()) for n in NAMES}
-    per_pass = {n: (sent[n] - sum(short[n]["bytes_sent"].values())) / (made - fewer) for n in NAMES}
     return {
         "rows": rows,
         "columns": columns,
@@ -167,10 +187,38 @@ def measure(rows: int, columns: int, passes: int | None, harmonics: int, repeat:
         "auc": auc_of(last, X, y),
         "sklearn_auc": target,
         "rounds": last["a"]["rounds"],
-        "mb_sent": {n: sent[n] / 1e6 for n in NAMES},
-        "mb_sent_per_pass": {n: per_pass[n] / 1e6 for n in NAMES},
-        "mb_sent_once": {n: (sent[n] - per_pass[n] * made) / 1e6 for n in NAMES},
         "peak_mib": {n: last[n]["peak_mib"] for n in NAMES},
+        **traffic(last, short, made, fewer),
+        "network": None if network is None else alone(network, last),
+    }
+
+
+def traffic(full: dict[str, Any], short: dict[str, Any], made: int, fewer: int) -> dict[str, dict[str, float]]:
+    """Megabytes that each party sent in a run of `made` passes; one of `fewer` passes tells what repeats."""
+    sent = {n: sum(full[n]["bytes_sent"].values()) / 1e6 for n in NAMES}
+    per_pass = {n: (sent[n] - sum(short[n]["bytes_sent"].values()) / 1e6) / max(1, made - fewer) for n in NAMES}
+    return {
+        "mb_sent": sent,
+        "mb_sent_per_pass": per_pass,
+        "mb_sent_once": {n: sent[n] - per_pass[n] * made for n in NAMES},
+    }
+
+
+def alone(name: str, result: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What the network would take if computing took nothing.
+
+    A round in which both parties send at once takes one delay, not two, so that is all that is counted for it.
+    """
+    network = NETWORKS[name]
+    links = {(p, q): sent for p in NAMES for q, sent in result[p]["bytes_sent"].items()}
+    busiest = max(links, key=lambda link: links[link])
+    return {
+        "name": name,
+        "delay_seconds": result["a"]["rounds"] * network.round_trip_s / 2,
+        "busiest_link": list(busiest),
+        "busiest_link_mb": links[busiest] / 1e6,
+        "busiest_link_seconds": 0.0 if network.bytes_per_s is None else links[busiest] / network.bytes_per_s,
+        "shaper_cpu_seconds": result["network"]["cpu_seconds"],
     }
 
 
@@ -179,7 +227,9 @@ def show(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{result['rows']:,} rows x {result['columns']} columns, {result['passes']} passes")
+    network = result["network"]
+    title = f"{result['rows']:,} rows x {result['columns']} columns, {result['passes']} passes"
+    table = Table(title=f"{title}, network: {network['name'] if network else 'loopback'}")
     for column in ("party", "MB sent", "of these once", "MB per pass", "peak MiB"):
         table.add_column(column, justify="left" if column == "party" else "right")
     for name in NAMES:
@@ -192,6 +242,12 @@ def show(result: dict[str, Any]) -> None:
         f"scikit-learn in the clear {result['sklearn_seconds']:.2f} s: ratio {result['ratio']:.1f}\n"
         f"AUC {result['auc']:.5f}, scikit-learn {result['sklearn_auc']:.5f}"
     )
+    if network:
+        console.print(
+            f"The network alone: {network['delay_seconds']:.2f} s for a delay each round; "
+            f"{network['busiest_link_seconds']:.2f} s for the {network['busiest_link_mb']:.2f} MB from "
+            f"{' to '.join(network['busiest_link'])}, its busiest link"
+        )
 
 
 def main() -> None:
@@ -203,13 +259,18 @@ def main() -> None:
     parser.add_argument("--passes", type=int, help="passes over the rows; default: until the AUC is close")
     parser.add_argument("--harmonics", type=int, default=10)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument(
+        "--network", choices=list(NETWORKS), help="round trip and rate; default: straight over loopback"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document per table")
     arguments = parser.parse_args()
     if arguments.party:
         print(json.dumps(party(json.loads(sys.stdin.readline()))))
         return
     for columns in arguments.columns:
-        result = measure(arguments.rows, columns, arguments.passes, arguments.harmonics, arguments.repeat)
+        result = measure(
+            arguments.rows, columns, arguments.passes, arguments.harmonics, arguments.repeat, arguments.network
+        )
         print(json.dumps(result)) if arguments.json else show(result)
 
 
