@@ -17,10 +17,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from pydantic import Field
 
 from mpc.dealer import Correlation, Count, Piece, Ticket, register
+from mpc.ring import kernels
 from mpc.session import Session
 
 Words = npt.NDArray[Any]
@@ -33,47 +33,6 @@ SERIES_BITS = BASIS_BITS + COEF_BITS
 """Fractional bits of an evaluated series."""
 _STEPS = np.arange(1 << ANGLE_BITS) * (2 * np.pi / (1 << ANGLE_BITS))
 _SIN = np.sin(_STEPS).astype(np.float32)
-
-
-@njit(cache=True, nogil=True)
-def _basis(r: Words, harmonics: Words, table: Words, scale: float, out: Words) -> None:  # pragma: no cover - compiled
-    quarter = np.uint16(1 << 14)
-    for q in range(harmonics.size):
-        k = np.uint16(harmonics[q])
-        for i in range(r.size):
-            a = np.uint16(k * r[i])
-            out[2 * q, i] = np.int64(np.rint(table[np.uint16(a + quarter)] * scale))
-            out[2 * q + 1, i] = np.int64(np.rint(table[a] * scale))
-
-
-@njit(cache=True, nogil=True)
-def _series(
-    m: Words, harmonics: Words, coefs: Words, table: Words, shares: Words, out: Words
-) -> None:  # pragma: no cover - compiled
-    quarter = np.uint16(1 << 14)
-    for q in range(harmonics.size):
-        k = np.uint16(harmonics[q])
-        coef = coefs[q]
-        for i in range(m.size):
-            a = np.uint16(k * m[i])
-            s = np.int64(np.rint(table[a] * coef))
-            c = np.int64(np.rint(table[np.uint16(a + quarter)] * coef))
-            out[i] += s * shares[2 * q, i] - c * shares[2 * q + 1, i]
-
-
-@njit(cache=True, nogil=True)
-def _moments(
-    m: Words, harmonics: Words, scale: float, table: Words, shares: Words, out: Words
-) -> None:  # pragma: no cover - compiled
-    quarter = np.uint16(1 << 14)
-    for q in range(harmonics.size):
-        k = np.uint16(harmonics[q])
-        for i in range(m.size):
-            a = np.uint16(k * m[i])
-            s = np.int64(np.rint(table[a] * scale))
-            c = np.int64(np.rint(table[np.uint16(a + quarter)] * scale))
-            out[0, q] += c * shares[2 * q, i] + s * shares[2 * q + 1, i]
-            out[1, q] += s * shares[2 * q, i] - c * shares[2 * q + 1, i]
 
 
 @register
@@ -98,8 +57,7 @@ class FourierTuple(Correlation):
     def derive(self, drawn: Sequence[Sequence[Words]], memory: dict[int, Words]) -> list[Words]:
         """Cosines and sines of the angle that all draws add up to."""
         r = Piece((self.n,), np.uint16).combine([d[0] for d in drawn])
-        out = np.empty((2 * len(self.harmonics), self.n), dtype=np.int64)
-        _basis(r, np.array(self.harmonics, dtype=np.int64), _SIN, 2.0**BASIS_BITS, out)
+        out: Words = kernels.basis(r, np.array(self.harmonics, dtype=np.int64), _SIN, 2.0**BASIS_BITS)
         return [out.view(np.uint64)]
 
 
@@ -121,10 +79,9 @@ def odd_series(session: Session, ticket: Ticket, share: Words, period_bits: int,
     """
     (r,), (basis,) = session.correlations.take(ticket)
     m = _open_angle(session, share, period_bits, r)
-    out = np.zeros(len(share), dtype=np.int64)
     harmonics = np.array(ticket.request.model_dump()["harmonics"], dtype=np.int64)
     scaled = np.asarray(coefs, dtype=np.float64) * 2.0**COEF_BITS
-    _series(m, harmonics, scaled, _SIN, basis.view(np.int64), out)
+    out: Words = kernels.series(m, harmonics, scaled, _SIN, basis.view(np.int64))
     return out.view(np.uint64)
 
 
@@ -136,8 +93,7 @@ def moments(session: Session, ticket: Ticket, share: Words, period_bits: int) ->
     (r,), (basis,) = session.correlations.take(ticket)
     m = _open_angle(session, share, period_bits, r)
     harmonics = np.array(ticket.request.model_dump()["harmonics"], dtype=np.int64)
-    out = np.zeros((2, harmonics.size), dtype=np.int64)
-    _moments(m, harmonics, 2.0**COEF_BITS, _SIN, basis.view(np.int64), out)
+    out: Words = kernels.moments(m, harmonics, 2.0**COEF_BITS, _SIN, basis.view(np.int64))
     return out.view(np.uint64)
 
 
@@ -157,7 +113,6 @@ def fit_sigmoid(period: float, n_harmonics: int) -> tuple[list[int], npt.NDArray
 def warm_up() -> None:
     """Load or compile this module's kernels."""
     angles, harmonics = np.zeros(1, dtype=np.uint16), np.ones(1, dtype=np.int64)
-    basis, sums = np.zeros((2, 1), dtype=np.int64), np.zeros((2, 1), dtype=np.int64)
-    _basis(angles, harmonics, _SIN, 1.0, basis)
-    _series(angles, harmonics, np.ones(1), _SIN, basis, sums[0])
-    _moments(angles, harmonics, 1.0, _SIN, basis, sums)
+    basis: Words = kernels.basis(angles, harmonics, _SIN, 1.0)
+    kernels.series(angles, harmonics, np.ones(1), _SIN, basis)
+    kernels.moments(angles, harmonics, 1.0, _SIN, basis)

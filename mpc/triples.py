@@ -18,14 +18,12 @@ import numpy.typing as npt
 from pydantic import AfterValidator, Field, model_validator
 
 from mpc.dealer import MAX_WORDS, Correlation, Piece, register
-from mpc.ring import times
+from mpc.ring import matmul
 
 Words = npt.NDArray[Any]
 Op = Literal["mul", "matmul", "conv1d", "conv2d"]
 OPS: tuple[Op, ...] = get_args(Op)
 MAX_DIMS = 8
-FEW_COLUMNS = 8
-"""Up to this many columns one pass per column beats PyTorch's integer product, which is slow for tall, thin operands."""
 
 
 def _bounded(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -50,12 +48,9 @@ def product(op: Op, x: Words, y: Words, **conv: Any) -> Words:
     """
     if op == "mul":
         return np.asarray(np.multiply(x, y))
-    if op == "matmul" and x.ndim == 2 and y.ndim in (1, 2) and y.shape[-1] > 0:
-        columns = y.reshape(y.shape[0], -1)
-        if y.ndim == 1 or (columns.shape[1] <= FEW_COLUMNS < x.shape[0]):
-            X = np.ascontiguousarray(x)
-            out = np.stack([times(X, np.ascontiguousarray(c)) for c in columns.T], axis=1)
-            return out.reshape(x.shape[0]) if y.ndim == 1 else out
+    if op == "matmul" and x.ndim in (1, 2) and y.ndim in (1, 2):
+        out = matmul(np.atleast_2d(x), y.reshape(y.shape[0], math.prod(y.shape[1:])))
+        return out.reshape(x.shape[:-1] + y.shape[1:])
     import torch  # only a dealer or party that needs large products pays for loading it
 
     a, b = (torch.from_numpy(np.require(w.view(np.int64), requirements=["W", "C"])) for w in (x, y))
