@@ -30,6 +30,8 @@ format: .venv/ready ## rewrite the code in the project's format
 
 bench: .venv/ready ## measure against the plain computation
 	$(BIN)/python -m benchmarks.vertical_logistic
+	$(BIN)/python -m benchmarks.compare
+	$(BIN)/python -m benchmarks.ring
 
 clean: ## remove the environment and caches
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,6 +4,10 @@ _BY_MODULE = {
     "crypten.common.functions.approximations": {
         "erf": "8db861e259edcacb4d5a7584b0a74796e5a58f23f41c44287e4c751049cbbe8c",
     },
+    "crypten.common.functions.logic": {
+        "eq": "82082cf7143646b044eadfa7e7f2bf67c2dc92092c3076c9bd18d6240d1b09cb",
+        "ne": "8b2c8af74ef70671dbf14cb46e0c8fc9e4b454bfcb16645aa064bfc8d0d611bc",
+    },
     "crypten.common.functions.power": {
         "pow": "d1a2340cd4813df53983cd737bf182dc4583395dc319713ff68756e2516ef085",
     },

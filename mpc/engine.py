@@ -23,7 +23,7 @@ import importlib
 import inspect
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NoReturn
 
@@ -34,7 +34,9 @@ from omegaconf import OmegaConf
 
 from mpc import _crypten_maths as maths
 from mpc import _crypten_seams as seams
+from mpc import compare
 from mpc._crypten_pins import PINS
+from mpc.dealer import Correlation
 from mpc.errors import LocalProtocolError
 from mpc.ring import decode
 from mpc.session import Session
@@ -65,7 +67,7 @@ with _moved_module(f"{_ONNX}.registration", f"{_ONNX}.torchscript_exporter.regis
     import crypten.nn.privacy
     from crypten.mpc.mpc import MPCTensor
     from crypten.mpc.primitives import ArithmeticSharedTensor as SharedTensor
-    from crypten.mpc.primitives import BinarySharedTensor, beaver
+    from crypten.mpc.primitives import BinarySharedTensor
 
 __all__ = [
     "FRAC_BITS",
@@ -172,25 +174,23 @@ def _a2b(tensor: Any) -> Any:
     return binary
 
 
-def _bit(binary: Any) -> Any:
-    """The lowest bit as shared integers 0 or 1, whatever the scale of what was compared."""
+def _compared(self: Any, run: Callable[..., Words], plan: Callable[[int], Sequence[Correlation]]) -> Any:
+    """One of `mpc.compare`'s protocols on a front-end tensor: shared integers 0 or 1, whatever its scale."""
+    session, words = seams.current().session, seams.to_words(self._tensor.share)
+    bits = run(session, session.correlations.plan(plan(words.size)), words)
     result = MPCTensor([])
-    result._tensor = beaver.B2A_single_bit(binary & 1)
+    result._tensor = from_words(bits, 0)
     return result
 
 
 def _ltz(self: Any) -> Any:
-    """1 where the value is negative, else 0, at scale 1."""
-    binary = _a2b(self._tensor)
-    binary.share >>= 63
-    return _bit(binary)
+    """1 where the value is negative, else 0, at scale 1; see mpc.compare."""
+    return _compared(self, compare.less_than_zero, compare.plan_less_than_zero)
 
 
 def _eqz(self: Any) -> Any:
-    """1 where the value is zero, else 0, at scale 1."""
-    if seams.current().communicator.get_world_size() == 2:  # x0 = -x1, without an addition circuit
-        return _bit(BinarySharedTensor(self.share, src=0).eq(BinarySharedTensor(-self.share, src=1)))
-    return _bit(_a2b(self._tensor).eq(0))
+    """1 where the value is zero, else 0, at scale 1; see mpc.compare."""
+    return _compared(self, compare.is_zero, compare.plan_is_zero)
 
 
 def _eq(self: Any, y: Any) -> Any:
@@ -210,6 +210,8 @@ _OURS: dict[str, Any] = {
     "crypten.communicator:InProcessCommunicator": seams.SessionCommunicator,
     "crypten.common.rng:generate_random_ring_element": seams.ring_elements,
     "crypten.common.rng:generate_kbit_random_tensor": seams.random_bits,
+    "crypten.common.functions.logic:eq": _eq,  # these two are the operators == and !=
+    "crypten.common.functions.logic:ne": _ne,
     "crypten.common.functions.power:pow": maths.power,
     "crypten.encoder:FixedPointEncoder.encode": maths.encode,
     "crypten.encoder:FixedPointEncoder.decode": maths.decode,

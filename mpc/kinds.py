@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mpc import fourier, matrix, ring, triples, truncation
+from mpc import compare, fourier, matrix, ring, triples, truncation
 
-__all__ = ["fourier", "matrix", "triples", "truncation", "warm_up"]
+__all__ = ["compare", "fourier", "matrix", "triples", "truncation", "warm_up"]
 
 
 def warm_up() -> None:
