@@ -12,24 +12,16 @@ bytes, and the ratio to NumPy's comparison of as many plain words in the same ru
 from __future__ import annotations
 
 import argparse
-import base64
-import contextlib
 import json
-import socket
 import statistics
-import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 
-from benchmarks.shaping import NETWORKS, Shaper
-from benchmarks.vertical_logistic import tcp_pair
-
-OWNERS = ("a", "b")
-NAMES = ("a", "b", "dealer")
+from benchmarks.parties import OWNERS, connect, run_processes
+from benchmarks.shaping import NETWORKS
 
 
 def values(n: int) -> np.ndarray:
@@ -54,14 +46,9 @@ def party(order: dict[str, Any]) -> dict[str, Any]:
     from mpc import compare
     from mpc.dealer import Correlations, run_dealer
     from mpc.session import Session
-    from silos.links import LinkChannel, LinkCredentials, open_links
 
     me, n = order["me"], order["n"]
-    certificates = {name: base64.b64decode(der) for name, der in order["certificates"].items()}
-    credentials = LinkCredentials(order["key"].encode(), certificates[me])
-    sockets = {peer: socket.socket(fileno=fd) for peer, fd in order["fds"].items()}
-    links = open_links(me, NAMES, sockets, credentials, certificates, 300)
-    channel = LinkChannel(me, NAMES, bytes(16), links, 300, uncounted={"dealer"})
+    channel = connect(order)
     if me == "dealer":
         cpu = time.process_time()
         run_dealer(channel, OWNERS)
@@ -89,56 +76,6 @@ def party(order: dict[str, Any]) -> dict[str, Any]:
     return {"turns": turns[1:]}  # the first turn touches fresh memory and is not counted
 
 
-def ask(order: dict[str, Any], network: str | None) -> dict[str, dict[str, Any]]:
-    """One run of three processes, over `network` or straight over loopback; returns what each reports."""
-    ends: dict[str, dict[str, socket.socket]] = {name: {} for name in NAMES}
-    pairs = []
-    for i, p in enumerate(NAMES):
-        for q in NAMES[i + 1 :]:
-            if network is None:
-                ends[p][q], ends[q][p] = tcp_pair()
-            else:
-                (ends[p][q], near), (ends[q][p], far) = tcp_pair(), tcp_pair()
-                pairs.append((near, far))
-    with contextlib.nullcontext() if network is None else Shaper(NETWORKS[network], pairs):
-        return start(order, ends)
-
-
-def start(order: dict[str, Any], ends: dict[str, dict[str, socket.socket]]) -> dict[str, dict[str, Any]]:
-    """Start one process per party with its ends of the links, and wait for all."""
-    from silos.links import make_link_credentials
-
-    now = datetime.now(UTC)
-    credentials = {name: make_link_credentials(name, "0" * 32, now + timedelta(hours=1), now) for name in NAMES}
-    certificates = {name: base64.b64encode(c.certificate_der).decode() for name, c in credentials.items()}
-    processes = {}
-    for name in NAMES:
-        fds = {peer: sock.fileno() for peer, sock in ends[name].items()}
-        own = {"me": name, "fds": fds, "key": credentials[name].key_pem.decode(), "certificates": certificates}
-        processes[name] = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.compare", "--party", json.dumps(order)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            pass_fds=tuple(fds.values()),
-        )
-        stdin = processes[name].stdin
-        assert stdin is not None
-        stdin.write(json.dumps(own) + "\n")
-        stdin.close()
-    for sockets in ends.values():
-        for sock in sockets.values():
-            sock.close()
-    out = {}
-    for name, process in processes.items():
-        assert process.stdout is not None
-        text = process.stdout.read()
-        if process.wait() != 0:
-            raise SystemExit(f"the process of {name} failed")
-        out[name] = json.loads(text)
-    return out
-
-
 def measure(n: int, test: str, repeat: int, network: str | None) -> dict[str, Any]:
     """Medians of the secure comparison, and of NumPy's on as many words."""
     x, clear = values(n), []
@@ -146,7 +83,7 @@ def measure(n: int, test: str, repeat: int, network: str | None) -> dict[str, An
         start = time.perf_counter()
         plain(x, test)
         clear.append(time.perf_counter() - start)
-    out = ask({"n": n, "test": test, "repeat": repeat}, network)
+    out = run_processes("benchmarks.compare", {"n": n, "test": test, "repeat": repeat}, network)
     pairs = list(zip(*(out[name]["turns"] for name in OWNERS), strict=True))
     seconds = statistics.median(max(a[0], b[0]) for a, b in pairs)
     return {
@@ -166,7 +103,7 @@ def measure(n: int, test: str, repeat: int, network: str | None) -> dict[str, An
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--party", help=argparse.SUPPRESS)
+    parser.add_argument("--party", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--n", type=int, nargs="+", default=[1_000_000], help="one line for each")
     parser.add_argument("--test", choices=("negative", "zero"), nargs="+", default=["negative", "zero"])
     parser.add_argument("--repeat", type=int, default=5)
@@ -174,7 +111,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document per line")
     arguments = parser.parse_args()
     if arguments.party:
-        print(json.dumps(party(json.loads(arguments.party) | json.loads(sys.stdin.readline()))))
+        print(json.dumps(party(json.loads(sys.stdin.readline()))))
         return
     for n in arguments.n:
         for test in arguments.test:

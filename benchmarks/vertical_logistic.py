@@ -16,24 +16,18 @@ what the network alone takes is reported too: one delay for each round, and the 
 from __future__ import annotations
 
 import argparse
-import base64
-import contextlib
 import json
 import resource
-import socket
 import statistics
-import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 
-from benchmarks.shaping import NETWORKS, Shaper
+from benchmarks.parties import NAMES, OWNERS, connect, run_processes
+from benchmarks.shaping import NETWORKS
 
-OWNERS = ("a", "b")
-NAMES = ("a", "b", "dealer")
 PASSES = (4, 6, 8, 12, 16, 24, 32, 48, 64)
 CLOSE = 1e-3
 
@@ -53,18 +47,13 @@ def party(order: dict[str, Any]) -> dict[str, Any]:
     from mpc.engine import bind
     from mpc.kinds import warm_up
     from mpc.session import Session
-    from silos.links import LinkChannel, LinkCredentials, open_links
     from vertical.logistic import Settings, train
 
     me = order["me"]
     X, y = data(order["rows"], order["columns"]) if me != "dealer" else (np.empty((0, 0)), np.empty(0))
     half = order["columns"] // 2
     warm_up()
-    certificates = {name: base64.b64decode(der) for name, der in order["certificates"].items()}
-    credentials = LinkCredentials(order["key"].encode(), certificates[me])
-    sockets = {peer: socket.socket(fileno=fd) for peer, fd in order["fds"].items()}
-    links = open_links(me, NAMES, sockets, credentials, certificates, 300)
-    channel = LinkChannel(me, NAMES, bytes(16), links, 300, uncounted={"dealer"})
+    channel = connect(order)
     cpu, start = time.process_time(), time.perf_counter()
     weights: list[float] = []
     if me == "dealer":
@@ -88,63 +77,10 @@ def party(order: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a TCP connection on loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        near = socket.create_connection(server.getsockname())
-        far, _ = server.accept()
-    return near, far
-
-
 def run(rows: int, columns: int, passes: int, harmonics: int, network: str | None) -> dict[str, dict[str, Any]]:
     """One run of three processes, over `network` or straight over loopback."""
-    ends: dict[str, dict[str, socket.socket]] = {name: {} for name in NAMES}
-    pairs = []
-    for i, p in enumerate(NAMES):
-        for q in NAMES[i + 1 :]:
-            if network is None:
-                ends[p][q], ends[q][p] = tcp_pair()
-            else:
-                (ends[p][q], near), (ends[q][p], far) = tcp_pair(), tcp_pair()
-                pairs.append((near, far))
-    with contextlib.nullcontext() if network is None else Shaper(NETWORKS[network], pairs) as shaper:
-        order = {"rows": rows, "columns": columns, "passes": passes, "harmonics": harmonics}
-        out = ask(order, ends)
-    if shaper is not None:
-        out["network"] = {"cpu_seconds": shaper.cpu_seconds, "peak_bytes": shaper.peak_bytes}
-    return out
-
-
-def ask(order: dict[str, Any], ends: dict[str, dict[str, socket.socket]]) -> dict[str, dict[str, Any]]:
-    """Start one process per party with its ends of the links, and return what each reports."""
-    from silos.links import make_link_credentials
-
-    now = datetime.now(UTC)
-    credentials = {name: make_link_credentials(name, "0" * 32, now + timedelta(hours=1), now) for name in NAMES}
-    certificates = {name: base64.b64encode(c.certificate_der).decode() for name, c in credentials.items()}
-    processes = {}
-    for name in NAMES:
-        fds = {peer: sock.fileno() for peer, sock in ends[name].items()}
-        own = {"me": name, "fds": fds, "key": credentials[name].key_pem.decode(), "certificates": certificates}
-        command = [sys.executable, "-m", "benchmarks.vertical_logistic", "--party"]
-        processes[name] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=tuple(fds.values())
-        )
-        stdin = processes[name].stdin
-        assert stdin is not None
-        stdin.write(json.dumps(order | own) + "\n")
-        stdin.close()
-    for sockets in ends.values():
-        for sock in sockets.values():
-            sock.close()
-    out = {}
-    for name, process in processes.items():
-        assert process.stdout is not None
-        text = process.stdout.read()
-        if process.wait() != 0:
-            raise SystemExit(f"the process of {name} failed")
-        out[name] = json.loads(text)
-    return out
+    order = {"rows": rows, "columns": columns, "passes": passes, "harmonics": harmonics}
+    return run_processes("benchmarks.vertical_logistic", order, network)
 
 
 def auc_of(result: dict[str, dict[str, Any]], X: np.ndarray, y: np.ndarray) -> float:
