@@ -55,7 +55,7 @@ def party(order: dict[str, Any]) -> dict[str, Any]:
         each = (time.process_time() - cpu) / (order["repeat"] + 1)
         return {"cpu_seconds": each, "bytes_sent": sum(channel.bytes_sent.values()) / (order["repeat"] + 1)}
     index = OWNERS.index(me)
-    session = Session(channel, OWNERS, index, Correlations(channel, "dealer", index))
+    session = Session(channel, OWNERS, index, Correlations(channel, "dealer", index, len(OWNERS)))
     x = values(n).view(np.uint64)
     mask = np.random.default_rng(1).integers(0, 2**64, n, dtype=np.uint64)
     share = mask if index else x - mask

@@ -60,7 +60,7 @@ def party(order: dict[str, Any]) -> dict[str, Any]:
         run_dealer(channel, OWNERS)
     else:
         index = OWNERS.index(me)
-        session = Session(channel, OWNERS, index, Correlations(channel, "dealer", index))
+        session = Session(channel, OWNERS, index, Correlations(channel, "dealer", index, len(OWNERS)))
         block = X[:, :half] if index == 0 else X[:, half:]
         settings = Settings(passes=order["passes"], harmonics=order["harmonics"])
         with bind(session):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from pydantic import ValidationError
 
-from mpc.dealer import Correlation
+from mpc.correlations import Correlation
 from mpc.errors import LocalProtocolError, RemoteProtocolError
 from mpc.rng import KEY_BYTES, Prg, derive_key, fresh_key, fresh_prg
 from mpc.session import Session

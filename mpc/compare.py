@@ -25,7 +25,7 @@ import numpy.typing as npt
 from pydantic import model_validator
 
 from mpc._bits import ALL, blocks, n_words, planes, products, shifted, unpacked
-from mpc.dealer import Correlation, Count, Piece, Ticket, register
+from mpc.correlations import Correlation, Count, Piece, Ticket, register
 from mpc.errors import LocalProtocolError
 from mpc.session import Session
 

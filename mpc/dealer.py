@@ -1,12 +1,15 @@
-"""Correlated randomness from a dealer that sees no data: seeds to everybody, one correction to party 0.
+"""Correlated randomness from a dealer that sees no data: seeds to everybody, corrections split between them.
 
 The dealer gives every compute party a 256-bit key.  Correlation number i of a session is expanded from AES-256-CTR
-stream i under those keys, so a party needs nothing but its key, except party 0, which is sent the difference between the
-value the correlation must have and what the other parties' streams say.  Requests come from party 0, in the order in which
-all parties use them, as early as it likes: the dealer works ahead and the link's flow control bounds how far.
+stream i under those keys.  What a correlation derives is cut into one range per party: a party's shares outside its own
+range come from its stream, and in its range it is sent the difference between the value and everybody else's streams.  So
+every word crosses one link once, and no link carries all of them.
+
+Party 0 asks, in the order in which all parties use the correlations.  It lets the dealer work ahead by at most AHEAD_WORDS,
+which bounds what anybody has to hold; the links' flow control does the rest.
 
 Adversary: the dealer and the parties are semi-honest and the dealer does not collude with a party.  A number is never
-used twice: the index only grows, and a session has fresh keys.
+used twice: the index only grows, and a session has fresh keys, so a job that starts again shares nothing with its past.
 
 Reveals: to the dealer, the sequence of requests (kinds and shapes).  Source: Beaver, CRYPTO 1991 (triples from a trusted
 dealer); Boyle et al., CCS 2018 (compression of one side of a correlation to a seed).
@@ -14,18 +17,15 @@ dealer); Boyle et al., CCS 2018 (compression of one side of a correlation to a s
 
 from __future__ import annotations
 
-import math
-from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mpc.errors import LocalProtocolError, RemoteProtocolError
+from mpc.correlations import MAX_WORDS, REQUEST_TAG, Correlation, Piece, Source, Ticket, parse_request
+from mpc.errors import RemoteProtocolError
 from mpc.reveals import Reveal
 from mpc.rng import KEY_BYTES, Prg, fresh_key
 from mpc.wire import Kind, recv_json, recv_words, send_json, send_words
@@ -34,12 +34,13 @@ if TYPE_CHECKING:
     from mpc.channel import Channel
 
 Words = npt.NDArray[Any]
-REQUEST_TAG, CORRECTION_TAG, KEY_TAG = "dealer/request", "dealer/correction", "dealer/key"
-MAX_WORDS = 1 << 31
-Count = Annotated[int, Field(ge=0, le=MAX_WORDS)]
-"""A number of words, rows, columns or parties in a request."""
-MAX_REQUESTS = 100_000
+CORRECTION_TAG, KEY_TAG = "dealer/correction", "dealer/key"
+MAX_REQUESTS = 1_000_000
 BATCH = 500
+SPLIT_WORDS = 4096
+"""Pieces of fewer words are corrected by party 0 alone: another message would cost more than it saves."""
+AHEAD_WORDS = 1 << 24
+"""How many derived words (128 MiB) the dealer may be asked for before they are used, if they are not of one correlation."""
 
 REVEALS = (
     Reveal(
@@ -52,79 +53,22 @@ REVEALS = (
 )
 
 
-@dataclass(frozen=True)
-class Piece:
-    """One array of a correlation: shape, word type, and how the parties' shares combine (sum or exclusive or)."""
-
-    shape: tuple[int, ...]
-    dtype: npt.DTypeLike = np.uint64
-    xor: bool = False
-
-    def combine(self, shares: Sequence[Words]) -> Words:
-        """The value that these shares stand for."""
-        total = shares[0].copy()
-        for share in shares[1:]:
-            (np.bitwise_xor if self.xor else np.add)(total, share, out=total)
-        return total
-
-    def correction(self, value: Words, shares: Sequence[Words]) -> Words:
-        """Party 0's share, given the value and everybody else's shares."""
-        rest = np.array(value, dtype=self.dtype)
-        for share in shares:
-            (np.bitwise_xor if self.xor else np.subtract)(rest, share, out=rest)
-        return rest
-
-    @property
-    def size(self) -> int:
-        """Number of words."""
-        return math.prod(self.shape)
+def corrected(piece: Piece, n_parties: int, party: int) -> slice:
+    """Which words of a derived piece, as a flat array, this party is sent."""
+    if piece.size < SPLIT_WORDS:
+        return slice(0, piece.size if party == 0 else 0)
+    return slice(piece.size * party // n_parties, piece.size * (party + 1) // n_parties)
 
 
-class Correlation(BaseModel):
-    """A request for one correlation: what each party draws at random, and what the dealer derives from the draws.
-
-    Subclasses are the closed set of things a dealer can be asked for; they live beside the protocol that uses them and
-    register themselves by their `kind`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    kind: str
-
-    @abstractmethod
-    def uniform(self, party: int) -> tuple[Piece, ...]:
-        """What this party draws from its own stream."""
-
-    @abstractmethod
-    def derived(self) -> tuple[Piece, ...]:
-        """What all parties get shares of."""
-
-    @abstractmethod
-    def derive(self, drawn: Sequence[Sequence[Words]], memory: dict[int, Words]) -> list[Words]:
-        """The values of the derived pieces, from the uniform draws of every party; the dealer's only computation.
-
-        drawn: per party, its uniform pieces.  memory: masks of matrices that later correlations of this session refer
-        to, by the matrix's number.  Raises: ValueError if the request does not fit what is remembered.
-        """
-
-
-_KINDS: dict[str, type[Correlation]] = {}
-
-
-def register(cls: type[Correlation]) -> type[Correlation]:
-    """Class decorator: add a correlation to the closed set."""
-    _KINDS[cls.model_fields["kind"].default] = cls
-    return cls
-
-
-def parse_request(raw: Any, asker: str) -> Correlation:
-    """Decode one request; anything but a known kind with sane sizes is the asker's error."""
-    kind = _KINDS.get(str(raw.get("kind"))) if isinstance(raw, dict) else None
-    if kind is None:
-        raise RemoteProtocolError(asker, REQUEST_TAG, "asked the dealer for an unknown kind of randomness")
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as exc:
-        raise RemoteProtocolError(asker, REQUEST_TAG, f"malformed request for '{raw['kind']}'") from exc
+def _expand(stream: Prg, piece: Piece, own: slice) -> Words:
+    """A party's share as far as its stream says it: flat, with its own range, which is sent, left unset."""
+    if own.stop == own.start:
+        return stream.words(piece.size, piece.dtype)
+    share = np.empty(piece.size, dtype=piece.dtype)
+    for part in (share[: own.start], share[own.stop :]):
+        if part.size:
+            stream.fill(part.view(np.uint8).data)
+    return share
 
 
 def _check_budget(request: Correlation, n_parties: int, asker: str) -> None:
@@ -136,7 +80,8 @@ def _check_budget(request: Correlation, n_parties: int, asker: str) -> None:
 def run_dealer(channel: Channel, parties: Sequence[str]) -> int:
     """Serve one session until party 0 says it is done; returns the number of correlations dealt.
 
-    Cost: per correlation, the derived pieces to party 0; 32 bytes per party once.
+    Cost: per correlation, the derived pieces once, in equal parts to all parties, or to party 0 if they are small; 32 bytes
+    per party once.
     Raises: RemoteProtocolError naming party 0 on a request outside the closed set or over the limits.
     """
     keys = [fresh_key() for _ in parties]
@@ -151,86 +96,89 @@ def run_dealer(channel: Channel, parties: Sequence[str]) -> int:
             request = parse_request(raw, asker)
             _check_budget(request, len(parties), asker)
             try:
-                corrections = _deal(request, [Prg(key, index) for key in keys], memory)
+                _deal(channel, parties, request, [Prg(key, index) for key in keys], memory)
             except ValueError as exc:
                 raise RemoteProtocolError(
                     asker, REQUEST_TAG, f"impossible request for '{request.kind}': {exc}"
                 ) from exc
-            for words in corrections:
-                send_words(channel, asker, CORRECTION_TAG, words)
             index += 1
     return index
 
 
-def _deal(request: Correlation, streams: Sequence[Prg], memory: dict[int, Words]) -> list[Words]:
+def _deal(
+    channel: Channel,
+    parties: Sequence[str],
+    request: Correlation,
+    streams: Sequence[Prg],
+    memory: dict[int, Words],
+) -> None:
     drawn = [[stream.words(p.shape, p.dtype) for p in request.uniform(party)] for party, stream in enumerate(streams)]
-    values = request.derive(drawn, memory)
-    corrections = []
-    for piece, value in zip(request.derived(), values, strict=True):
-        others = [stream.words(piece.shape, piece.dtype) for stream in streams[1:]]
-        corrections.append(piece.correction(value, others))
-    return corrections
+    for piece, value in zip(request.derived(), request.derive(drawn, memory), strict=True):
+        ranges = [corrected(piece, len(parties), party) for party in range(len(parties))]
+        rest = value.reshape(-1)
+        shares = [_expand(stream, piece, own) for stream, own in zip(streams, ranges, strict=True)]
+        for i, own in enumerate(ranges):
+            if own.stop > own.start:
+                others = [share[own] for j, share in enumerate(shares) if j != i]
+                send_words(channel, parties[i], CORRECTION_TAG, piece.correction(rest[own], others))
 
 
-@dataclass(frozen=True)
-class Ticket:
-    """A correlation that was asked for and not used yet."""
+class Correlations(Source):
+    """A party's handle on the dealer."""
 
-    index: int
-    request: Correlation
-
-
-class Correlations:
-    """A party's handle on the dealer: ask early with `plan`, use once and in order with `take`."""
-
-    def __init__(self, channel: Channel, dealer: str, me: int) -> None:
-        self._channel, self._dealer, self._me = channel, dealer, me
-        key = channel.recv(dealer, KEY_TAG, Kind.BYTES, exact=KEY_BYTES)
-        self._key = bytes(key)
-        self._next = 0
-        self._open: deque[Ticket] = deque()
-
-    def __repr__(self) -> str:
-        return f"Correlations(dealer={self._dealer!r}, used={self._next - len(self._open)})"
-
-    def plan(self, requests: Sequence[Correlation]) -> list[Ticket]:
-        """Ask for correlations that will be taken in this order, after all that were planned before.
-
-        CrypTen's operators plan and take at once, so they must not run while planned tickets are open.
-        """
-        tickets = [Ticket(self._next + i, request) for i, request in enumerate(requests)]
-        self._next += len(tickets)
-        self._open.extend(tickets)
-        if self._me == 0:
-            dumped = [t.request.model_dump() for t in tickets]
-            for start in range(0, len(dumped), BATCH):
-                send_json(self._channel, self._dealer, REQUEST_TAG, dumped[start : start + BATCH])
-        return tickets
-
-    def take(self, ticket: Ticket) -> tuple[list[Words], list[Words]]:
-        """This party's uniform draws and its shares of the derived values; a ticket is good once, in order.
-
-        Raises: LocalProtocolError when the ticket is not the next one; reusing a mask would reveal a difference of data.
-        """
-        if not self._open or self._open[0] is not ticket:
-            raise LocalProtocolError(f"correlation {ticket.index} was already used or is taken out of order")
-        self._open.popleft()
-        stream = Prg(self._key, ticket.index)
-        drawn = [stream.words(p.shape, p.dtype) for p in ticket.request.uniform(self._me)]
-        if self._me == 0:
-            shares = [
-                recv_words(self._channel, self._dealer, CORRECTION_TAG, p.shape, p.dtype)
-                for p in ticket.request.derived()
-            ]
-        else:
-            shares = [stream.words(p.shape, p.dtype) for p in ticket.request.derived()]
-        return drawn, shares
-
-    def draw(self, request: Correlation) -> tuple[list[Words], list[Words]]:
-        """Ask for one correlation and use it at once."""
-        return self.take(self.plan([request])[0])
+    def __init__(self, channel: Channel, dealer: str, me: int, n_parties: int) -> None:
+        super().__init__(me)
+        self._channel, self._dealer, self._n_parties = channel, dealer, n_parties
+        self._key = bytes(channel.recv(dealer, KEY_TAG, Kind.BYTES, exact=KEY_BYTES))
+        self._unasked: deque[Ticket] = deque()
+        self._ahead = 0
+        self._streams: deque[Prg] = deque()
 
     def close(self) -> None:
         """Tell the dealer that this session needs nothing more."""
         if self._me == 0:
             send_json(self._channel, self._dealer, REQUEST_TAG, [])
+
+    def _planned(self, tickets: Sequence[Ticket]) -> None:
+        if self._me == 0:
+            self._unasked.extend(tickets)
+            self._ask()
+
+    def _ask(self) -> None:
+        """Send as many of the waiting requests as the dealer may work ahead on."""
+        batch: list[Any] = []
+        while self._unasked:
+            words = _derived_words(self._unasked[0])
+            if self._ahead and self._ahead + words > AHEAD_WORDS:
+                break
+            self._ahead += words
+            batch.append(self._unasked.popleft().request.model_dump())
+            if len(batch) == BATCH:
+                send_json(self._channel, self._dealer, REQUEST_TAG, batch)
+                batch = []
+        if batch:
+            send_json(self._channel, self._dealer, REQUEST_TAG, batch)
+
+    def _draws(self, ticket: Ticket) -> list[Words]:
+        stream = Prg(self._key, ticket.index)
+        self._streams.append(stream)
+        return [stream.words(p.shape, p.dtype) for p in ticket.request.uniform(self._me)]
+
+    def _shares(self, ticket: Ticket) -> list[Words]:
+        stream = self._streams.popleft()
+        out = []
+        for piece in ticket.request.derived():
+            own = corrected(piece, self._n_parties, self._me)
+            share = _expand(stream, piece, own)
+            if own.stop > own.start:
+                size = (own.stop - own.start,)
+                share[own] = recv_words(self._channel, self._dealer, CORRECTION_TAG, size, piece.dtype)
+            out.append(share.reshape(piece.shape))
+        if self._me == 0:
+            self._ahead -= _derived_words(ticket)
+            self._ask()
+        return out
+
+
+def _derived_words(ticket: Ticket) -> int:
+    return sum(piece.size for piece in ticket.request.derived())

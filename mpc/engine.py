@@ -36,7 +36,7 @@ from mpc import _crypten_maths as maths
 from mpc import _crypten_seams as seams
 from mpc import compare
 from mpc._crypten_pins import PINS
-from mpc.dealer import Correlation
+from mpc.correlations import Correlation
 from mpc.errors import LocalProtocolError
 from mpc.ring import decode
 from mpc.session import Session

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from mpc.dealer import Correlation, Count, Piece, Ticket, register
+from mpc.correlations import Correlation, Count, Piece, Ticket, register
 from mpc.ring import kernels
 from mpc.session import Session
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mpc.dealer import Correlation, Count, Piece, Ticket, register
+from mpc.correlations import Correlation, Count, Piece, Ticket, register
 from mpc.errors import LocalProtocolError
 from mpc.ring import times, transpose_times
 from mpc.session import Session

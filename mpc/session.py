@@ -1,4 +1,4 @@
-"""One party's side of one cryptographic run: who takes part, the channel, and the dealer's randomness."""
+"""One party's side of one cryptographic run: who takes part, the channel, and the randomness it is dealt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc.channel import Channel
-from mpc.dealer import Correlations
+from mpc.correlations import Source
 from mpc.wire import recv_words, send_words
 
 Words = npt.NDArray[Any]
@@ -21,13 +21,13 @@ class Session:
     """What every protocol between the compute parties is given.
 
     channel: to the other parties and the dealer.  parties: the compute parties' names, in the order all agreed on.
-    me: our index in it.  correlations: this party's handle on the dealer.
+    me: our index in it.  correlations: this party's supply of correlated randomness.
     """
 
     channel: Channel
     parties: tuple[str, ...]
     me: int
-    correlations: Correlations
+    correlations: Source
 
     @property
     def peers(self) -> tuple[str, ...]:

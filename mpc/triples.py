@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import AfterValidator, Field, model_validator
 
-from mpc.dealer import MAX_WORDS, Correlation, Piece, register
+from mpc.correlations import MAX_WORDS, Correlation, Piece, register
 from mpc.ring import matmul
 
 Words = npt.NDArray[Any]

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from mpc.dealer import MAX_WORDS, Correlation, Piece, Ticket, register
+from mpc.correlations import MAX_WORDS, Correlation, Piece, Ticket, register
 from mpc.errors import LocalProtocolError
 from mpc.session import Session
 

@@ -82,7 +82,7 @@ def run(plan: Plan, columns: Columns, channel: Channel, session_id: bytes, progr
     X = encoder.transform(aligned)
     if X.shape[1] == 0:
         raise LocalProtocolError(f"no feature column of {me} varies over the matched training rows")
-    session = Session(channel, plan.parties, plan.me, Correlations(channel, plan.dealer, plan.me))
+    session = Session(channel, plan.parties, plan.me, Correlations(channel, plan.dealer, plan.me, len(plan.parties)))
     with bind(session):
         fitted = train(
             session, X[~held], None if y is None else y[~held], plan.settings, lambda d, n: progress("train", d, n)

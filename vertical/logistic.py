@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.dealer import Correlation, Ticket
+from mpc.correlations import Correlation, Ticket
 from mpc.engine import SharedTensor, from_words, reveal_to, to_words
 from mpc.errors import LocalProtocolError, RemoteProtocolError
 from mpc.fourier import SERIES_BITS, FourierTuple, fit_sigmoid, odd_series

@@ -20,7 +20,7 @@ def play(n_parties: int, body: Callable[[Session], Any]) -> Run:
 
     def party(i: int) -> Callable[[Any], Any]:
         def run(channel: Any) -> Any:
-            session = Session(channel, names, i, Correlations(channel, "dealer", i))
+            session = Session(channel, names, i, Correlations(channel, "dealer", i, len(names)))
             result = body(session)
             session.correlations.close()
             return result

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from mpc import _bits
 from mpc.compare import Chain, Digits, PackedBits, is_zero, less_than_zero, plan_is_zero, plan_less_than_zero
-from mpc.dealer import MAX_WORDS, run_dealer
+from mpc.correlations import MAX_WORDS
+from mpc.dealer import run_dealer
 from mpc.engine import bind, from_words, mpc_tensor, reveal
 from mpc.errors import LocalProtocolError, RemoteProtocolError
 from mpc.wire import Kind, send_json
@@ -187,7 +188,7 @@ def test_a_short_message_is_the_senders_error(nth):
         from mpc.session import Session
 
         def run(channel):
-            session = Session(channel, ("a", "b"), me, Correlations(channel, "dealer", me))
+            session = Session(channel, ("a", "b"), me, Correlations(channel, "dealer", me, 2))
             less_than_zero(session, session.correlations.plan(plan_less_than_zero(3)), np.zeros(3, dtype=np.uint64))
 
         return run

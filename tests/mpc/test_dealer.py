@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mpc import dealer as dealer_module
-from mpc.dealer import MAX_WORDS, Correlations, Piece, run_dealer
+from mpc.correlations import MAX_WORDS, Piece
+from mpc.dealer import Correlations, run_dealer
 from mpc.errors import LocalProtocolError, RemoteProtocolError
 from mpc.session import Session
 from mpc.triples import BinaryTriple, SquarePair, Triple
@@ -180,7 +181,7 @@ def test_a_key_of_the_wrong_size_is_the_dealers_fault():
         channel.send("a", "dealer/key", Kind.BYTES, bytes(16))
 
     with pytest.raises(RemoteProtocolError, match="dealer broke the protocol"):
-        run_parties({"a": lambda channel: Correlations(channel, "dealer", 0), "dealer": cheap})
+        run_parties({"a": lambda channel: Correlations(channel, "dealer", 0, 2), "dealer": cheap})
 
 
 def test_a_handle_does_not_show_its_key():
@@ -188,7 +189,7 @@ def test_a_handle_does_not_show_its_key():
         session.correlations.draw(MUL)
         return repr(session.correlations)
 
-    assert results(play(2, body)) == ["Correlations(dealer='dealer', used=1)"] * 2
+    assert results(play(2, body)) == ["Correlations(used=1)"] * 2
 
 
 @pytest.mark.parametrize("xor", [False, True])

@@ -23,7 +23,7 @@ def evaluate(z, n_parties, harmonics, use):
 
     def party(i):
         def body(channel):
-            session = Session(channel, names, i, Correlations(channel, "dealer", i))
+            session = Session(channel, names, i, Correlations(channel, "dealer", i, len(names)))
             (ticket,) = session.correlations.plan([FourierTuple(n=len(z), harmonics=harmonics)])
             out = use(session, ticket, shares[i])
             session.correlations.close()

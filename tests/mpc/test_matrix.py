@@ -28,7 +28,7 @@ def run_products(n_parties: int, shapes: list[tuple[int, int]], dtype: type, rep
 
     def party(i: int):
         def body(channel):
-            session = Session(channel, names, i, Correlations(channel, "dealer", i))
+            session = Session(channel, names, i, Correlations(channel, "dealer", i, len(names)))
             masked = mask_matrices(session, shapes, matrices[i], 0)
             out = []
             for _ in range(repeats):
@@ -77,7 +77,7 @@ def test_bytes_per_product_do_not_depend_on_the_matrix():
 
 def test_a_second_matrix_needs_a_second_mask():
     def owner(channel):
-        correlations = Correlations(channel, "dealer", 0)
+        correlations = Correlations(channel, "dealer", 0, 2)
         for _ in range(2):
             correlations.draw(MatrixMask(matrix=0, owner=0, n_rows=2, n_cols=2))
         correlations.close()
@@ -88,7 +88,7 @@ def test_a_second_matrix_needs_a_second_mask():
 
 def test_the_masked_matrix_is_frozen_and_its_shape_is_checked():
     def owner(channel):
-        session = Session(channel, ("a",), 0, Correlations(channel, "dealer", 0))
+        session = Session(channel, ("a",), 0, Correlations(channel, "dealer", 0, 2))
         source = np.ones((2, 2), dtype=np.int16)
         with pytest.raises(LocalProtocolError, match=r"announced was \(3, 2\)"):
             mask_matrices(session, [(3, 2)], source, 0)

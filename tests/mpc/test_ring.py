@@ -286,7 +286,7 @@ shares = [A.ravel()[:200], ring.encode(z, 34) - A.ravel()[:200]]
 
 def party(i):
     def body(channel):
-        session = Session(channel, ("a", "b"), i, Correlations(channel, "dealer", i))
+        session = Session(channel, ("a", "b"), i, Correlations(channel, "dealer", i, 2))
         tickets = session.correlations.plan([fourier.FourierTuple(n=200, harmonics=harmonics)] * 2)
         out = fourier.odd_series(session, tickets[0], shares[i], 40, coefs)
         sums = fourier.moments(session, tickets[1], shares[i], 40)

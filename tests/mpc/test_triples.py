@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from mpc.dealer import MAX_WORDS, Correlation, parse_request
+from mpc.correlations import MAX_WORDS, Correlation, parse_request
 from mpc.errors import RemoteProtocolError
 from mpc.triples import BinaryTriple, BitPair, SquarePair, Triple, product
 from tests.mpc.playing import joined, play, results

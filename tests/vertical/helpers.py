@@ -21,7 +21,7 @@ def run_owners(bodies: list[Callable[[Session], Any]], **options: Any) -> Run:
 
     def party(index: int) -> Callable[[Any], Any]:
         def body(channel: Any) -> Any:
-            session = Session(channel, names, index, Correlations(channel, "dealer", index))
+            session = Session(channel, names, index, Correlations(channel, "dealer", index, len(names)))
             with bind(session):
                 result = bodies[index](session)
             session.correlations.close()
