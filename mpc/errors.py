@@ -32,3 +32,14 @@ class PeerLost(ProtocolError):
 
 class Refused(ProtocolError):
     """A rule all parties agreed on forbids going further (for example: too few matches)."""
+
+
+class OutOfRange(ProtocolError):
+    """A value left the range in which an operation is right; it was noticed instead of wrapping into a wrong number.
+
+    what: the tensor's name.  operation: what was about to be done with it.  allowed: the range, in words.
+    """
+
+    def __init__(self, what: str, operation: str, allowed: str) -> None:
+        super().__init__(f"'{what}' left the range of {operation}: it must be {allowed}")
+        self.what, self.operation, self.allowed = what, operation, allowed
