@@ -286,3 +286,14 @@ def moments(m: Words, harmonics: Words, scale: float, table: Words, shares: Word
     out = np.zeros((2, harmonics.size), dtype=np.int64)
     _moments(m, harmonics, scale, table, shares, out)
     return out
+
+
+@_compiled
+def _add_products(c: Words, e: Words, d: Words, a: Words, b: Words, whole: bool) -> None:  # pragma: no cover - compiled
+    for i in range(c.size):
+        c[i] += e[i] * (b[i] + d[i] if whole else b[i]) + a[i] * d[i]
+
+
+def add_products(c: Words, e: Words, d: Words, a: Words, b: Words, whole: bool) -> None:
+    """Add e b + a d, and e d if `whole`, to c; flat words of one type."""
+    _add_products(*(w.view(np.int64) for w in (c, e, d, a, b)), whole)

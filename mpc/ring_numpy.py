@@ -109,3 +109,9 @@ def moments(m: Words, harmonics: Words, scale: float, table: Words, shares: Word
         out[0, q] = (c * shares[2 * q] + s * shares[2 * q + 1]).sum()
         out[1, q] = (s * shares[2 * q] - c * shares[2 * q + 1]).sum()
     return out
+
+
+def add_products(c: Words, e: Words, d: Words, a: Words, b: Words, whole: bool) -> None:
+    """Add e b + a d, and e d if `whole`, to c; flat words of one type."""
+    c += e * (b + d if whole else b)
+    c += a * d

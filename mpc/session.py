@@ -14,6 +14,8 @@ from mpc.correlations import Source
 from mpc.wire import recv_words, send_words
 
 Words = npt.NDArray[Any]
+JOIN_BYTES = 1 << 18
+"""Smaller openings of one round travel in one message; larger ones are not worth the copy."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,26 @@ class Session:
 
     def open_words(self, tag: str, share: Words) -> Words:
         """Open a value shared additively in the ring of the words' width: every party learns the sum; one round."""
-        total = share.copy()
-        for other in self.exchange(tag, share):
-            np.add(total, other, out=total)
-        return total
+        return self._sum(share, self.exchange(tag, share))
 
     def open_many(self, tag: str, shares: Sequence[Words]) -> list[Words]:
         """Open several flat vectors of the same word width in one round."""
-        opened = self.open_words(tag, np.concatenate(shares))
-        cuts = np.cumsum([len(s) for s in shares])[:-1]
-        return np.split(opened, cuts)
+        if len(shares) > 1 and sum(share.nbytes for share in shares) < JOIN_BYTES:
+            opened = self.open_words(tag, np.concatenate(shares))
+            return np.split(opened, np.cumsum([len(share) for share in shares])[:-1])
+        for share in shares:
+            for peer in self.peers:
+                send_words(self.channel, peer, tag, share)
+        return [
+            self._sum(share, [recv_words(self.channel, peer, tag, share.shape, share.dtype) for peer in self.peers])
+            for share in shares
+        ]
+
+    def _sum(self, share: Words, others: Sequence[Words]) -> Words:
+        """The sum of all shares; the received ones are ours to overwrite."""
+        if not others:
+            return share.copy()
+        total = np.asarray(others[0])
+        for other in (share, *others[1:]):
+            np.add(total, other, out=total)
+        return total

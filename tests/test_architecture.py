@@ -42,6 +42,7 @@ PROTOCOLS = (
     "mpc/matrix.py",
     "mpc/fourier.py",
     "mpc/truncation.py",
+    "mpc/products.py",
     "mpc/compare.py",
     "vertical/logistic.py",
     "vertical/evaluate.py",
