@@ -176,6 +176,7 @@ class Source(ABC):
         """Ask for one correlation and use it at once."""
         return self.take(self.plan([request])[0])
 
+    @abstractmethod
     def settle(self) -> None:
         """Called before anything is released: a supply that checks what it hands out raises here if something was wrong."""
 
