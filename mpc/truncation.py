@@ -89,7 +89,7 @@ def truncate_many(session: Session, tickets: Sequence[Ticket], shares: Sequence[
     ticket says, of signed integers x with |x| <= 2^62 - divisor.  Returns shares of floor(x / divisor) or one more.
 
     Reveals: nothing; every opened word is uniform.
-    Cost: 1 round; 8 n bytes to every other party for n words in all; the dealer sends party 0 16 n bytes.
+    Cost: 1 round; 8 n bytes to every other party for n words in all; the dealer sends 16 n bytes in all.
     Security: semi-honest parties; the dealer does not collude.
     Source: Dalskov, Escudero, Keller, PoPETs 2020 (probabilistic truncation in a ring, with the mask's top bit).
     Raises: LocalProtocolError if a ticket is not for a truncation of this many words, or is taken out of order.
@@ -97,18 +97,17 @@ def truncate_many(session: Session, tickets: Sequence[Ticket], shares: Sequence[
     if not shares:
         return []
     requests = [_request(ticket, share) for ticket, share in zip(tickets, shares, strict=True)]
-    masked, dealt = [], []
+    masked = []
     for ticket, request, share in zip(tickets, requests, shares, strict=True):
-        (R,), (quotient, top) = session.correlations.take(ticket)
+        (R,) = session.correlations.begin(ticket)
         R += share.reshape(-1)
         if session.me == 0:
             R += np.uint64(request.offset)
         masked.append(R)
-        dealt.append((quotient, top))
     out = []
-    for c, (quotient, top), request, share in zip(
-        session.open_many("truncation/open", masked), dealt, requests, shares, strict=True
-    ):
+    opened = session.open_many("truncation/open", masked)
+    for ticket, c, request, share in zip(tickets, opened, requests, shares, strict=True):
+        quotient, top = session.correlations.finish(ticket)
         result = top * request.lift(c) - quotient
         if session.me == 0:
             result += request.quotient(c) - np.uint64(request.offset // request.divisor)
