@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class Piece:
             (np.bitwise_xor if self.xor else np.subtract)(rest, share, out=rest)
         return rest
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of words."""
         return math.prod(self.shape)
@@ -102,12 +103,19 @@ def parse_request(raw: Any, asker: str) -> Correlation:
         raise RemoteProtocolError(asker, REQUEST_TAG, f"malformed request for '{raw['kind']}'") from exc
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ticket:
-    """A correlation that was asked for and not used yet."""
+    """A correlation that was asked for and not used yet; its holder draws `drawn` and gets shares of `derived`."""
 
     index: int
     request: Correlation
+    drawn: tuple[Piece, ...]
+    derived: tuple[Piece, ...]
+
+    @property
+    def derived_words(self) -> int:
+        """Words in all derived pieces."""
+        return sum(piece.size for piece in self.derived)
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,8 @@ class Source(ABC):
 
         CrypTen's operators plan and take at once, so they must not run while planned tickets are open.
         """
-        tickets = [Ticket(self._next + i, request) for i, request in enumerate(requests)]
+        pieces = {id(request): (request.uniform(self._me), request.derived()) for request in requests}
+        tickets = [Ticket(self._next + i, request, *pieces[id(request)]) for i, request in enumerate(requests)]
         self._next += len(tickets)
         self._open.extend(tickets)
         self._planned(tickets)
@@ -155,9 +164,9 @@ class Source(ABC):
         self._open.popleft()
         self._begun.append(ticket)
         drawn = self._draws(ticket)
-        held = sum(w.size for w in drawn) + sum(p.size for p in ticket.request.derived())
         before = self.used.get(ticket.request.kind, Usage())
-        self.used[ticket.request.kind] = Usage(before.count + 1, before.words + held)
+        held = before.words + sum(w.size for w in drawn) + ticket.derived_words
+        self.used[ticket.request.kind] = Usage(before.count + 1, held)
         return drawn
 
     def finish(self, ticket: Ticket) -> list[Words]:

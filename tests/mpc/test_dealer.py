@@ -1,5 +1,8 @@
 """The dealer: a closed set of requests, within limits, each dealt once; it is sent requests and nothing else."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -151,7 +154,7 @@ def test_only_the_first_party_is_sent_corrections_and_the_dealer_only_requests()
     assert set(to_dealer) == {("a", "dealer/request", Kind.JSON)}
     from_dealer = [(m.receiver, m.tag, m.size) for m in run.transcript if m.sender == "dealer"]
     assert from_dealer[:3] == [(name, "dealer/key", 32) for name in "abc"]
-    assert from_dealer[3:] == [("a", "dealer/correction", size) for size in (32, 24, 16, 16)]
+    assert from_dealer[3:] == [("a", "dealer/correction", size) for size in (32, 24, 16 + 16)]
     assert run["dealer"] == 3
 
 
@@ -162,6 +165,50 @@ def test_requests_hold_shapes_and_nothing_else():
         b'[{"kind":"triple","op":"mul","shape0":[4],"shape1":[4],"stride":[],"padding":[],"dilation":[],"groups":1}]'
     )
     assert sent[1] == b"[]"
+
+
+def test_a_repeated_request_is_written_once_in_a_batch():
+    def body(session: Session):
+        tickets = session.correlations.plan([MUL, AND, MUL, MUL, AND])
+        return [session.correlations.take(ticket) for ticket in tickets]
+
+    run = play(2, body)
+    sent = [json.loads(m.body) for m in run.transcript if m.tag == "dealer/request"]
+    assert sent == [[MUL.model_dump(mode="json"), AND.model_dump(mode="json"), 0, 0, 1], []]
+    for a, b, request in zip(*results(run), (MUL, AND, MUL, MUL, AND), strict=True):
+        drawn, shares = zip(a, b, strict=True)
+        (expected,) = request.derive(drawn, {})
+        np.testing.assert_array_equal(request.derived()[0].combine([s[0] for s in shares]), expected)
+
+
+@pytest.mark.parametrize("number", [1, -1, True, 7])
+def test_a_number_that_stands_for_no_request_is_refused(number):
+    with pytest.raises(RemoteProtocolError, match="a broke the protocol"):
+        asking([MUL.model_dump(), number])
+
+
+def test_small_corrections_travel_together_and_a_short_message_of_them_is_noticed():
+    def body(session: Session):
+        return [session.correlations.take(t) for t in session.correlations.plan([MUL] * 70)]
+
+    run = play(2, body)
+    sizes = [m.size for m in run.transcript if m.tag == "dealer/correction"]
+    assert sizes == [32 * 32, 32 * 32, 6 * 32]
+
+    def cut(message):
+        return replace(message, body=message.body[:-8]) if message.tag == "dealer/correction" else message
+
+    def party(i):
+        def run_one(channel):
+            correlations = Correlations(channel, "dealer", i, 2)
+            return correlations.draw(MUL)
+
+        return run_one
+
+    with pytest.raises(RemoteProtocolError, match=r"dealer broke the protocol .* cut short"):
+        run_parties(
+            {"a": party(0), "b": party(1), "dealer": lambda channel: run_dealer(channel, ["a", "b"])}, tamper=cut
+        )
 
 
 def test_planning_ahead_is_sent_in_batches_and_may_be_left_unused(monkeypatch):
