@@ -25,7 +25,7 @@ SLICE_BYTES = 1 << 20
 # Header, tag and this much of the body leave in one write; beyond it the copy costs more than a second call.
 JOINED_BYTES = 1 << 16
 # How long an operation looks at its own link only: reading the others early would hold their data in memory for nothing.
-PATIENCE_S = 0.02
+PATIENCE_S = 0.002
 # How long a receiver asks again, giving way to whoever else wants the processor, before it sleeps.  Waking a sleeping
 # core costs more than a small message's whole journey on a local network, and rounds are what protocols wait for.
 AWAKE_S = 50e-6
