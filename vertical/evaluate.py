@@ -41,7 +41,7 @@ def auc(session: Session, score: Floats, y: Floats | None, active: int, period: 
     party `active`, None elsewhere.
 
     Reveals: to every owner, the AUC; nothing about single rows, class sizes or score distributions.
-    Cost: 9 rounds; 4 n bytes to every other party for the angles; the dealer sends party 0 32 K n bytes, K = 32.
+    Cost: 9 rounds; 4 n bytes to every other party for the angles; the dealer sends 32 K n bytes in all, K = 32.
     Security: semi-honest owners; the dealer is semi-honest and colludes with nobody.
     Source: Gil-Pelaez, Biometrika 1951 (inversion of a characteristic function), applied to P(D > 0).
     Raises: LocalProtocolError at the owner of the label if a class has fewer than 10 held-out rows.

@@ -85,7 +85,7 @@ def train(
     Reveals: to each owner, the weights of its own inputs (and the intercept, to the owner of the label); the number of
         inputs of every owner; whether a partial score left the range, once per fit.  Nothing else is opened.
     Cost: per pass 4 rounds; with D inputs in all, d_j of them at owner j and K harmonics, 10 n + 16 d_j + 24 D bytes to
-        each other owner j; the dealer sends party 0 16 (K + 1) n + 64 D bytes for two owners.  Once: 8 (n d + d^2) bytes
+        each other owner j; the dealer sends 16 (K + 1) n + 64 D bytes in all for two owners.  Once: 8 (n d + d^2) bytes
         to every other party for our d inputs.
     Security: semi-honest owners; the dealer is semi-honest and colludes with nobody.
     Source: Mohassel and Zhang, IEEE S&P 2017 (masked matrix); Lu et al., USENIX Security 2023 (Fourier sigmoid);
