@@ -7,12 +7,12 @@ the same.  `word` is the ring's signed type: int64 or int32.  Operands are C-con
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from mpc.compiled import compiled as _compiled
 
 Words = npt.NDArray[Any]
 
@@ -29,14 +29,14 @@ LONG = 1024
 SLAB = 1 << 15
 """Words of a histogram filled at a time: they fit the second-level cache."""
 
-
-def _compiled(function: Callable[..., Any]) -> Any:
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except (
-        RuntimeError
-    ):  # neither beside the code nor in the user's cache can a file be written: compile in every process
-        return njit(nogil=True)(function)
+WAVES = 512
+"""Angles worked on at once: their cosines and sines fit the nearest cache."""
+COARSE, FINE_BITS = 4096, 20
+"""Entries of a table of sines, and the bits of a 32-bit angle below them."""
+FINE_MASK, FINE_STEP = (1 << FINE_BITS) - 1, 6.283185307179586 / (1 << 32)
+SIXTH, SIXTH4 = 1 / 6, 1 / 24
+ROUNDER, ROUNDER_BITS = 6755399441055744.0, 0x4338000000000000
+"""1.5 * 2^52, and its bits: a number below 2^51 added to it is rounded to an integer, which is the difference of the bits."""
 
 
 @_compiled
@@ -181,6 +181,79 @@ def _histogram(bins: Words, values: Words, out: Words) -> None:  # pragma: no co
 
 
 @_compiled
+def _rotations(
+    angles: Words, table: Words, step: int, first: Words, turn: Words
+) -> None:  # pragma: no cover - compiled
+    """Cosine and sine of 32-bit angles, and of `step` (1 or 2) times them; rows of (2, n)."""
+    for i in range(angles.size):
+        a = np.int64(angles[i])
+        b = np.float64(a & FINE_MASK) * FINE_STEP
+        b2 = b * b
+        cb = 1.0 - b2 * (0.5 - b2 * SIXTH4)
+        sb = b - b * b2 * SIXTH
+        h = a >> FINE_BITS
+        C, S = table[(h + COARSE // 4) & (COARSE - 1)], table[h]
+        first[0, i] = C * cb - S * sb
+        first[1, i] = S * cb + C * sb
+    for i in range(angles.size):
+        c, s = first[0, i], first[1, i]
+        if step == 2:
+            turn[0, i] = c * c - s * s
+            turn[1, i] = 2.0 * (c * s)
+        else:
+            turn[0, i] = c
+            turn[1, i] = s
+
+
+@_compiled
+def _turned(now: Words, turn: Words) -> None:  # pragma: no cover - compiled
+    """From one harmonic to the next, in place."""
+    for i in range(now.shape[1]):
+        c, s, tc, ts = now[0, i], now[1, i], turn[0, i], turn[1, i]
+        now[0, i] = c * tc - s * ts
+        now[1, i] = s * tc + c * ts
+
+
+@_compiled
+def _waves(r: Words, step: int, scale: float, table: Words, out: Words) -> None:  # pragma: no cover - compiled
+    now, turn, tmp = np.empty((2, WAVES)), np.empty((2, WAVES)), np.empty((2, WAVES))
+    bits = tmp.view(np.int64)
+    for start in range(0, r.size, WAVES):
+        size = min(WAVES, r.size - start)
+        _rotations(r[start : start + size], table, step, now[:, :size], turn[:, :size])
+        for q in range(out.shape[0] // 2):
+            for p in range(2):
+                row = out[2 * q + p, start : start + size]
+                for i in range(size):
+                    tmp[p, i] = now[p, i] * scale + ROUNDER
+                for i in range(size):
+                    row[i] = bits[p, i] - ROUNDER_BITS
+            _turned(now[:, :size], turn[:, :size])
+
+
+@_compiled
+def _combine(
+    m: Words, step: int, a: Words, b: Words, table: Words, shares: Words, out: Words
+) -> None:  # pragma: no cover - compiled
+    now, turn, tmp = np.empty((2, WAVES)), np.empty((2, WAVES)), np.empty((2, WAVES))
+    bits = tmp.view(np.int64)
+    for start in range(0, m.size, WAVES):
+        size = min(WAVES, m.size - start)
+        total = out[start : start + size]
+        _rotations(m[start : start + size], table, step, now[:, :size], turn[:, :size])
+        for q in range(a.size):
+            x, y = shares[2 * q, start : start + size], shares[2 * q + 1, start : start + size]
+            aq, bq = a[q], b[q]
+            for i in range(size):
+                c, s = now[0, i], now[1, i]
+                tmp[0, i] = (aq * c + bq * s) + ROUNDER
+                tmp[1, i] = (aq * s - bq * c) + ROUNDER
+            for i in range(size):
+                total[i] += (bits[0, i] - ROUNDER_BITS) * x[i] + (bits[1, i] - ROUNDER_BITS) * y[i]
+            _turned(now[:, :size], turn[:, :size])
+
+
+@_compiled
 def _basis(r: Words, harmonics: Words, table: Words, scale: float, out: Words) -> None:  # pragma: no cover - compiled
     quarter = np.uint16(1 << 14)
     for q in range(harmonics.size):
@@ -297,3 +370,20 @@ def _add_products(c: Words, e: Words, d: Words, a: Words, b: Words, whole: bool)
 def add_products(c: Words, e: Words, d: Words, a: Words, b: Words, whole: bool) -> None:
     """Add e b + a d, and e d if `whole`, to c; flat words of one type."""
     _add_products(*(w.view(np.int64) for w in (c, e, d, a, b)), whole)
+
+
+def waves(r: Words, step: int, count: int, scale: float, table: Words) -> Words:
+    """Rows 2q and 2q+1: cosine and sine of 1 + step * q times the 32-bit angle r, times `scale`, rounded.  (2K, n) int64."""
+    out = np.empty((2 * count, r.size), dtype=np.int64)
+    _waves(r, step, scale, table, out)
+    return out
+
+
+def combine(m: Words, step: int, coefs: Words, table: Words, shares: Words) -> Words:
+    """Sum over q of a_q cos k(m - r) + b_q sin k(m - r), from shares of cos k r and sin k r; each factor rounded.  (n,) int64.
+
+    k = 1 + step * q.  coefs: (2, K), the a_q and the b_q.
+    """
+    out = np.zeros(m.size, dtype=np.int64)
+    _combine(m, step, coefs[0], coefs[1], table, shares, out)
+    return out

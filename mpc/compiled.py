@@ -1,0 +1,66 @@
+"""Compiled kernels with a cache on disk that parallel processes can share.
+
+numba's own cache keeps an index of numbered files.  Two processes that compile at the same moment can give one number to two
+signatures, and after an upgrade the new index can for a moment point at the old file; either way a kernel runs code that was
+compiled for something else, and nothing notices.  Three parties that start together on a fresh installation are exactly
+that case.  Here a file's name is a hash of all that its content depends on: the source's stamp, the function's bytecode,
+the signature, the processor and numba's version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+__all__ = ["compiled"]
+
+
+class _KeyedFiles(IndexDataCacheFile):
+    """One file per key, and no index."""
+
+    def save(self, key: Any, data: Any) -> None:
+        """Write, in one atomic step, what was compiled for `key`."""
+        self._save_data(self._name(key), data)  # type: ignore[no-untyped-call]
+
+    def load(self, key: Any) -> Any:
+        """What was compiled for `key`, or None."""
+        try:
+            return self._load_data(self._name(key))  # type: ignore[no-untyped-call]
+        except OSError:
+            return None
+
+    def flush(self) -> None:
+        """Nothing: another source has other names."""
+
+    def _name(self, key: Any) -> str:
+        what = repr((self._version, self._source_stamp, key)).encode()
+        return f"{self._index_name.removesuffix('.nbi')}.{hashlib.sha256(what).hexdigest()[:32]}.nbc"
+
+
+class _KeyedCache(FunctionCache):
+    """numba's cache of one function, with keyed files."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self._cache_file = _KeyedFiles(  # type: ignore[no-untyped-call]
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=self._impl.locator.get_source_stamp(),
+        )
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Decorator: compile for the argument types it is called with, release Python's lock, keep the code on disk.
+
+    Where neither the code's folder nor the user's cache can be written, it is compiled in every process.
+    """
+    dispatcher: Any = njit(nogil=True)(function)
+    try:
+        dispatcher._cache = _KeyedCache(function)
+    except RuntimeError:
+        return dispatcher
+    return dispatcher
