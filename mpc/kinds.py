@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from mpc import compare, fourier, matrix, ring, triples, truncation
+from mpc import compare, fourier, gram, groups, matrix, ring, shuffle, triples, truncation
 
-__all__ = ["compare", "fourier", "matrix", "triples", "truncation", "warm_up"]
+__all__ = ["compare", "fourier", "gram", "groups", "matrix", "shuffle", "triples", "truncation", "warm_up"]
 
 
 def warm_up() -> None:
     """Load or compile every kernel, so that nobody in a session waits for another one's compiler."""
     ring.warm_up()
     fourier.warm_up()
+    groups.warm_up()
