@@ -69,6 +69,11 @@ def unpacked(plane: Words, n: int) -> npt.NDArray[np.bool_]:
     return np.unpackbits(plane.view(np.uint8), count=n, bitorder="little").view(np.bool_)
 
 
+def unpacked_rows(rows: Words, n: int) -> npt.NDArray[np.bool_]:
+    """The n bits of every plane of (rows, m): (rows, n)."""
+    return np.unpackbits(rows.view(np.uint8), axis=-1, count=n, bitorder="little").view(np.bool_)
+
+
 def products(factors: Sequence[Words], out: Words) -> None:
     """All products of distinct factors: out[T] is the AND of those in the set T; out[0] is all ones.
 

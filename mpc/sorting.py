@@ -214,7 +214,7 @@ def sort(session: Session, columns: Words, key_bits: int, *, descending: bool = 
     8 N n (m + 1).  Then random numbers L of levels and C of comparisons, the same for every data set: 4 L rounds (more when
     a level has over 2^19 comparisons); 12.4 C bytes to every other party and 42 C from the dealer, as `reveal_negative` says.
     On average, for n = 100, 1,000, 10,000, 100,000: L = 4, 7, 9, 11 and C / n = 11, 17, 23, 28.  L <= 6 + log2(n) and
-    C <= 2 n log2(n) + 16 n with a wide margin in every one of thousands of drawn orders; quicksort's worst case is possible.
+    C <= 2 n log2(n) + 16 n with a wide margin in every one of the 1,300 drawn orders; quicksort's worst case is possible.
     Security: semi-honest parties; the dealer does not collude.
     Source: Hamada et al., ICISC 2012 (shuffle, then sort by opened comparisons); Chase, Ghosh, Poburinnaya, ASIACRYPT 2020;
     Frazer and McKellar, J. ACM 1970 (pivots from a sample).

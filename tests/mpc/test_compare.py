@@ -12,7 +12,25 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mpc import _bits
-from mpc.compare import Chain, Digits, PackedBits, is_zero, less_than_zero, plan_is_zero, plan_less_than_zero
+from mpc.compare import (
+    AnyBit,
+    Chain,
+    Digits,
+    PackedBits,
+    is_zero,
+    less_than,
+    less_than_within,
+    less_than_zero,
+    open_any,
+    plan_is_zero,
+    plan_less_than,
+    plan_less_than_within,
+    plan_less_than_zero,
+    plan_reveal_less_than,
+    plan_reveal_negative,
+    reveal_less_than,
+    reveal_negative,
+)
 from mpc.correlations import MAX_WORDS
 from mpc.dealer import run_dealer
 from mpc.engine import bind, from_words, mpc_tensor, reveal
@@ -264,10 +282,10 @@ def test_a_chain_has_products_of_its_masks(order, equality):
 
 
 def test_packed_bits_are_the_same_bits_as_words():
-    shares = drawn(PackedBits(n=70), 3)
-    bits = _bits.unpacked(together([d[0] for d, _ in shares]), 70)
+    shares = drawn(PackedBits(n=70, rows=2), 3)
+    bits = _bits.unpacked_rows(together([d[0] for d, _ in shares]), 70)
     np.testing.assert_array_equal(joined([s[0] for _, s in shares]), bits)
-    assert 10 < bits.sum() < 60
+    assert 20 < bits.sum() < 120
 
 
 @pytest.mark.parametrize("n", [0, 1, 64, 65, 64 * _bits.BLOCK_WORDS, 64 * _bits.BLOCK_WORDS + 3])
@@ -298,3 +316,124 @@ def test_cryptens_comparisons_are_these():
     tags = [m.tag for m in run.transcript if (m.sender, m.receiver) == ("b", "a")]
     each = [TAGS[0], TAGS[1], TAGS[1], TAGS[2], "crypten/open"]
     assert [tag for tag in tags if tag != "crypten/next-key"] == each * 3
+
+
+def thresholds_of(n_parties, x, plan, protocol, *arguments):
+    """A protocol with further arguments on shares of signed values; returns (run, results)."""
+    shares = split(x.astype(np.int64).view(np.uint64), n_parties)
+    run = play(n_parties, lambda s: protocol(s, s.correlations.plan(plan), shares[s.me], *arguments))
+    return run, results(run)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(-(2**62), 2**62) | st.integers(-3, 3), max_size=130),
+    st.lists(st.integers(-(2**62) + 1, 2**62 - 1) | st.integers(-3, 3), min_size=1, max_size=4),
+    st.sampled_from([2, 3, 5]),
+)
+@example([0] * 64, [0, 0], 2)
+@example([-1] * 65, [1 - 2**62, 0, 2**62 - 1], 3)
+def test_one_mask_serves_any_number_of_thresholds(values, thresholds, n_parties):
+    x, k = np.array(values, dtype=np.int64), len(thresholds)
+    right = np.array([x < t for t in thresholds])
+    _, shares = thresholds_of(n_parties, x, plan_less_than(x.size, k), less_than, thresholds)
+    np.testing.assert_array_equal(joined(shares), right)
+    _, shown = thresholds_of(n_parties, x, plan_reveal_less_than(x.size, k), reveal_less_than, thresholds)
+    for bits in shown:
+        np.testing.assert_array_equal(bits, right)
+
+
+@pytest.mark.parametrize("n_parties", [2, 3, 5])
+def test_revealed_signs_are_exact_and_known_to_all(n_parties):
+    x = np.array(EDGES + POWERS, dtype=np.int64)[: 13 + 6 * 57].reshape(5, -1)
+    run, shown = thresholds_of(n_parties, x, plan_reveal_negative(x.size), reveal_negative)
+    for bits in shown:
+        np.testing.assert_array_equal(bits, x < 0)
+    assert "compare/bit" not in {m.tag for m in run.transcript}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-6, 6), max_size=130),
+    st.lists(st.tuples(st.integers(-6, 0), st.integers(1, 6)), min_size=1, max_size=3),
+    st.sampled_from([2, 3]),
+)
+@example([-(2**63), 2**63 - 1], [(-5, 5)], 2)
+@example([2**63 - 5], [(-5, 5)], 2)  # just opposite the range
+def test_whether_anything_is_outside_is_exact_for_every_word(values, ranges, n_parties):
+    x = np.array(values, dtype=np.int64)
+
+    def protocol(session, tickets, share):
+        bits, words = less_than_within(session, tickets, share, (2,), ranges)
+        return bits, open_any(session, words)
+
+    _, out = thresholds_of(n_parties, x, plan_less_than_within(x.size, 1, len(ranges)), protocol)
+    small = np.abs(x.astype(object)) < 2**62
+    np.testing.assert_array_equal(joined([bits for bits, _ in out])[0][small.astype(bool)], (x < 2)[small.astype(bool)])
+    for _, outside in out:
+        np.testing.assert_array_equal(outside, [bool(((x < lo) | (x >= hi)).any()) for lo, hi in ranges])
+
+
+@pytest.mark.parametrize("n", [0, 1, 64, 65, 1000])
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_cost_of_thresholds_is_the_stated_one(n, k):
+    m, q, T = -(-n // 64), 2, range(k)
+    within = lambda s, t, x: open_any(s, less_than_within(s, t, x, T, [(-9, 9)] * q)[1])  # noqa: E731
+    for plan, protocol, arguments, rounds, each, dealt in (
+        (plan_less_than(n, k), less_than, (T,), 4, 0, 8 * k * n),
+        (plan_reveal_less_than(n, k), reveal_less_than, (T,), 4, 0, 0),
+        (plan_less_than_within(n, k, q), within, (), 5, (560 * m + 8) * q, (1648 * m + 8) * q + 8 * k * n),
+    ):
+        shapes = []
+        for value in (0, -(2**40)):
+            run, _ = thresholds_of(3, np.full(n, value), plan, protocol, *arguments)
+            shapes.append(run.shape())
+            for sender, receiver in itertools.permutations(NAMES[:3], 2):
+                sent = [msg.size for msg in run.transcript if (msg.sender, msg.receiver) == (sender, receiver)]
+                assert (len(sent), sum(sent)) == (rounds, 8 * n + 280 * k * m + each)
+            from_dealer = sum(msg.size for msg in run.transcript if msg.tag == "dealer/correction")
+            assert from_dealer == dealt + (1864 + 824 * k) * m
+        assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("value", [0, -1, 2**61, 5])
+def test_everything_opened_for_thresholds_is_uniform(value, known_keys):
+    x = np.full(32_000, value, dtype=np.int64)
+    call = lambda s, t, w: less_than_within(s, t, w, (0, 6), [(-1, 6)])  # noqa: E731
+    run, _ = thresholds_of(2, x, plan_less_than_within(x.size, 2), call)
+    for tag in TAGS:
+        from_a, from_b = (
+            np.concatenate([np.frombuffer(m.body, np.uint64) for m in run.transcript if (m.sender, m.tag) == (s, tag)])
+            for s in "ab"
+        )
+        for words in (from_a, from_b, from_a + from_b if tag == TAGS[0] else from_a ^ from_b):
+            uniform_bytes(words)
+
+
+def test_shares_of_revealed_bits_are_fresh(known_keys):
+    run, _ = thresholds_of(2, np.full(64_000, -1), plan_reveal_negative(64_000), reveal_negative)
+    for sender in "ab":
+        sent = [
+            np.frombuffer(m.body, np.uint64) for m in run.transcript if (m.sender, m.tag) == (sender, "compare/reveal")
+        ]
+        uniform_bytes(np.concatenate(sent))
+
+
+def test_any_bit_is_the_sum_of_the_words_of_its_mask():
+    shares = drawn(AnyBit(m=3), 3)
+    mask, words = (together([d[i] for d, _ in shares]) for i in range(2))
+    chosen = words[_bits.unpacked(mask, 192)]
+    np.testing.assert_array_equal(together([s[0] for _, s in shares]), [np.bitwise_xor.reduce(chosen)])
+
+
+def test_tickets_of_thresholds_fit_their_number():
+    x = np.zeros(70)
+    for plan, protocol, arguments in (
+        (plan_less_than(70, 2), less_than, ((1,),)),
+        (plan_less_than(70, 1), less_than, ((1, 2),)),
+        (plan_reveal_negative(70), less_than, ((0,),)),
+        (plan_less_than_within(70, 1), less_than_within, ((1,), [(0, 1), (0, 2)])),
+        (plan_less_than_zero(70), reveal_negative, ()),
+    ):
+        with pytest.raises(LocalProtocolError, match="not for this comparison of 70 words"):
+            thresholds_of(2, x, plan, protocol, *arguments)
