@@ -58,6 +58,13 @@ class MatrixMask(Correlation):
         memory[self.matrix] = drawn[self.owner][0]
         return []
 
+    def product(self, *, transpose: bool) -> MatrixProduct:
+        """What one product of the matrix under this mask with a shared vector will ask of the dealer."""
+        n_in, n_out = (self.n_rows, self.n_cols) if transpose else (self.n_cols, self.n_rows)
+        return MatrixProduct(
+            matrix=self.matrix, owner=self.owner, transpose=transpose, n_in=n_in, n_out=n_out, bits=self.bits
+        )
+
 
 @register
 class MatrixProduct(Correlation):
@@ -176,6 +183,11 @@ def check_range(bits: Bits, terms: int, *bounds: int) -> None:
         raise OutOfRange("sum", f"a product with {bits}-bit words", why)
 
 
+def plan_masks(shapes: Sequence[tuple[int, int]], first: int, bits: Bits = 64) -> list[MatrixMask]:
+    """What masking one matrix per party asks of the dealer; arguments as `mask_matrices`."""
+    return [MatrixMask(matrix=first + i, owner=i, n_rows=n, n_cols=d, bits=bits) for i, (n, d) in enumerate(shapes)]
+
+
 def mask_matrices(
     session: Session,
     shapes: Sequence[tuple[int, int]],
@@ -184,13 +196,15 @@ def mask_matrices(
     bits: Bits = 64,
     *,
     keep_mask: bool = False,
+    tickets: Sequence[Ticket] | None = None,
 ) -> list[OwnerMatrix]:
     """Mask one matrix per party, all in one round.
 
     shapes: (n, d) of each party's matrix, in party order; who has none says (n, 0).  mine: our own, of the shape stated for
     us: int16, int32, int64, the ring's own words or `OneHot`; it is copied and frozen, so that a mask can never meet two
     matrices.  first: number of party 0's matrix; every matrix, and every version of one, has a number of its own.
-    keep_mask: keep U too, which `mpc.gram` needs.
+    keep_mask: keep U too, which `mpc.gram` needs.  tickets: for `plan_masks` of the same arguments, if they were planned
+    with what comes after, so that the dealer works while the matrices cross.
 
     Reveals: nothing.
     Cost: 1 round; to every other party, bits/8 n d bytes; the dealer sends nothing.
@@ -203,8 +217,10 @@ def mask_matrices(
     fits = isinstance(mine, OneHot) or mine.dtype in (*INTEGERS, word)
     if mine.shape != tuple(shapes[session.me]) or not fits:
         raise LocalProtocolError(f"our matrix is {mine.shape} {kind}, announced was {shapes[session.me]}")
-    requests = [MatrixMask(matrix=first + i, owner=i, n_rows=n, n_cols=d, bits=bits) for i, (n, d) in enumerate(shapes)]
-    tickets = session.correlations.plan(requests)
+    requests = plan_masks(shapes, first, bits)
+    tickets = session.correlations.plan(requests) if tickets is None else tickets
+    if [ticket.request for ticket in tickets] != requests:
+        raise LocalProtocolError(f"these correlations are not for masking matrices {first} and after")
     masks = [session.correlations.take(ticket)[0] for ticket in tickets]
     content = mine.frozen() if isinstance(mine, OneHot) else frozen(mine)
     U = masks[session.me][0]

@@ -20,7 +20,7 @@ from mpc.correlations import Correlation, Ticket
 from mpc.engine import SharedTensor, from_words, reveal_to, to_words
 from mpc.errors import LocalProtocolError, RemoteProtocolError
 from mpc.fourier import SERIES_BITS, FourierTuple, fit_sigmoid, odd_series
-from mpc.matrix import OwnerMatrix, mask_matrices, multiply
+from mpc.matrix import MatrixMask, OwnerMatrix, mask_matrices, multiply, plan_masks
 from mpc.ring import encode
 from mpc.session import Session
 from mpc.truncation import plan_truncation, truncate_many
@@ -96,11 +96,13 @@ def train(
     dims, active = _agree(session, X.shape, y is not None)
     block = _whiten(X, settings.ridge, intercept=session.me == active)
     shapes = [(X.shape[0], d) for d in dims]
-    inputs = mask_matrices(session, shapes, block.inputs, 0)
+    masks = plan_masks(shapes, 0)
+    tickets = session.correlations.plan(masks)
+    plan = _plan(session, masks, settings, len(dims))  # before the masked inputs cross: the dealer works meanwhile
+    inputs = mask_matrices(session, shapes, block.inputs, 0, tickets=tickets)
     attempt = settings
     while True:
-        first = len(dims) * (1 + attempt.period // settings.period)
-        fitted = _fit(session, block, inputs, y, active, attempt, first, progress)
+        fitted = _fit(session, block, inputs, y, active, plan, progress)
         bound = attempt.period / (4 * len(dims))
         largest = float(np.abs(X @ fitted.weights + (fitted.intercept or 0.0)).max(initial=0.0))
         if _all_agree(session, largest <= bound):
@@ -110,6 +112,7 @@ def train(
             raise LocalProtocolError(
                 f"scores do not fit a period of {MAX_PERIOD}: a column separates the label almost perfectly"
             )
+        plan = _plan(session, masks, attempt, plan.first + len(dims))
 
 
 def _agree(session: Session, shape: tuple[int, ...], has_label: bool) -> tuple[list[int], int]:
@@ -149,13 +152,40 @@ def _whiten(X: Floats, ridge: float, *, intercept: bool) -> _Block:
     return _Block(T, np.clip(np.rint(Z * 2**INPUT_BITS), -limit, limit).astype(np.int16), M)
 
 
-def _pass_requests(
-    blocks: Sequence[OwnerMatrix], ridges: Sequence[OwnerMatrix], tuples: FourierTuple, dim: int, shift: int
-) -> list[Correlation]:
-    """What one pass takes from the dealer, in order of use."""
-    forward = [m.request(transpose=False) for m in (*blocks, *ridges)]
-    backward = [m.request(transpose=True) for m in blocks]
-    return [*forward, tuples, *backward, plan_truncation(2 * dim, shift), plan_truncation(dim, MOMENTUM_BITS)]
+@dataclass(frozen=True)
+class _Plan:
+    """One attempt's settings and tickets.  first: number of the first ridge matrix."""
+
+    settings: Settings
+    first: int
+    coefs: Floats
+    step: int
+    ridge_tickets: list[Ticket]
+    passes: list[list[Ticket]]
+
+
+def _plan(session: Session, masks: Sequence[MatrixMask], settings: Settings, first: int) -> _Plan:
+    """Ask the dealer for everything that one attempt takes, in order of use."""
+    n, dims = masks[0].n_rows, [m.n_cols for m in masks]
+    harmonics, coefs, _ = fit_sigmoid(settings.period, settings.harmonics)
+    step, shift = _step(n, len(dims), _weight_bits(settings))
+    ridges = plan_masks([(d, d) for d in dims], first)
+    one_pass: list[Correlation] = [
+        *(m.product(transpose=False) for m in (*masks, *ridges)),
+        FourierTuple(n=n, harmonics=harmonics),
+        *(m.product(transpose=True) for m in masks),
+        plan_truncation(2 * sum(dims), shift),
+        plan_truncation(sum(dims), MOMENTUM_BITS),
+    ]
+    tickets = session.correlations.plan([*ridges, *one_pass * settings.passes])
+    ridge_tickets, rest = tickets[: len(ridges)], tickets[len(ridges) :]
+    passes = [rest[i : i + len(one_pass)] for i in range(0, len(rest), len(one_pass))]
+    return _Plan(settings, first, coefs, step, ridge_tickets, passes)
+
+
+def _weight_bits(settings: Settings) -> int:
+    """Fractional bits of the weights: a score has ANGLE_UNITS bits a period."""
+    return ANGLE_UNITS - INPUT_BITS - (settings.period.bit_length() - 1)
 
 
 def _fit(
@@ -164,25 +194,19 @@ def _fit(
     blocks: list[OwnerMatrix],
     y: Floats | None,
     active: int,
-    settings: Settings,
-    first: int,
+    plan: _Plan,
     progress: Progress,
 ) -> Fitted:
-    n = block.inputs.shape[0]
+    settings = plan.settings
     dims = [m.content.shape[1] for m in blocks]
-    weight_bits = ANGLE_UNITS - INPUT_BITS - (settings.period.bit_length() - 1)
+    weight_bits = _weight_bits(settings)
     ridge = np.rint(block.ridge * 2.0 ** (GRADIENT_BITS - weight_bits)).astype(np.int64)
-    ridges = mask_matrices(session, [(d, d) for d in dims], ridge, first)
-    harmonics, coefs, _ = fit_sigmoid(settings.period, settings.harmonics)
-    step, shift = _step(n, len(dims), weight_bits)
-    requests = _pass_requests(blocks, ridges, FourierTuple(n=n, harmonics=harmonics), sum(dims), shift)
-    tickets = session.correlations.plan(requests * settings.passes)
-    run = _Run(session, blocks, ridges, y, coefs, step)
+    ridges = mask_matrices(session, [(d, d) for d in dims], ridge, plan.first, tickets=plan.ridge_tickets)
+    run = _Run(session, blocks, ridges, y, plan.coefs, plan.step)
     u = v = from_words(_start(dims, y, active, weight_bits), weight_bits)
-    for t in range(settings.passes):
-        mine, tickets = tickets[: len(requests)], tickets[len(requests) :]
+    for t, tickets in enumerate(plan.passes):
         beta = round(2**MOMENTUM_BITS * ((t + 1) % RESTART) / ((t + 1) % RESTART + 3))
-        u, v = run.one_pass(u, v, beta, mine)
+        u, v = run.one_pass(u, v, beta, tickets)
         progress(t + 1, settings.passes)
     return _release(session, block, u, dims, active, settings.period)
 
