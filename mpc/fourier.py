@@ -8,6 +8,8 @@ sin(k w r), w = 2 pi / P, for a random angle r of 16 bits and a list of harmonic
 are linear in the shares with public coefficients, so every function with a short Fourier series on the period costs two
 opened bytes per value.  Dropping low bits of both shares before opening is exact up to one step of the angle: it cannot
 wrap, because the angle lives in the ring of the period.  A value outside (-P/2, P/2) is read modulo P: the caller bounds it.
+
+`series` is the general form: 32-bit angles, any period, and cosines, sines, a constant and a slope from a `Fit`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from mpc._fits import Fit
 from mpc.correlations import Correlation, Count, Piece, Ticket, register
+from mpc.errors import LocalProtocolError
 from mpc.ring import kernels
 from mpc.session import Session
 
@@ -33,6 +37,38 @@ SERIES_BITS = BASIS_BITS + COEF_BITS
 """Fractional bits of an evaluated series."""
 _STEPS = np.arange(1 << ANGLE_BITS) * (2 * np.pi / (1 << ANGLE_BITS))
 _SIN = np.sin(_STEPS).astype(np.float32)
+
+
+def _exact_sines(entries: int) -> npt.NDArray[np.float64]:
+    """sin(2 pi i / entries), the same bits on every machine: parties that round differently would get noise.
+
+    Integers with 128 fractional bits: pi by Machin's formula, one step by its Taylor series, the others by turning.
+    """
+    one = 1 << 128
+
+    def arctan_inverse(x: int) -> int:
+        total, term, k = 0, one // x, 0
+        while term:
+            total += (-1) ** k * term // (2 * k + 1)
+            term //= x * x
+            k += 1
+        return total
+
+    step = 8 * (4 * arctan_inverse(5) - arctan_inverse(239)) // entries
+    parts, term, k = [one, 0], one, 0
+    while term:
+        k += 1
+        term = term * step // one // k
+        parts[k % 2] += -term if k % 4 in (2, 3) else term
+    cos, sin = parts
+    c, s, out = one, 0, []
+    for _ in range(entries):
+        out.append(s / one)
+        c, s = (c * cos - s * sin) // one, (c * sin + s * cos) // one
+    return np.array(out)
+
+
+_COARSE = _exact_sines(4096)
 
 
 @register
@@ -97,6 +133,81 @@ def moments(session: Session, ticket: Ticket, share: Words, period_bits: int) ->
     return out.view(np.uint64)
 
 
+@register
+class Waves(Correlation):
+    """A random 32-bit angle r per value, shared, and shares of its cosines and sines for harmonics 1, 1 + step, 1 + 2 step ...
+
+    Derived piece: (2K, n), rows 2q and 2q+1 are cos and sin of harmonic 1 + step q, with `basis_bits` fractional bits.
+    """
+
+    kind: Literal["waves"] = "waves"
+    n: Count
+    count: Annotated[int, Field(ge=1, le=256)]
+    step: Annotated[int, Field(ge=1, le=2)]
+    basis_bits: Annotated[int, Field(ge=1, le=30)]
+
+    def uniform(self, party: int) -> tuple[Piece, ...]:
+        """r (n,) of 32-bit words."""
+        return (Piece((self.n,), np.uint32),)
+
+    def derived(self) -> tuple[Piece, ...]:
+        """The basis (2K, n)."""
+        return (Piece((2 * self.count, self.n)),)
+
+    def derive(self, drawn: Sequence[Sequence[Words]], memory: dict[int, Words]) -> list[Words]:
+        """Cosines and sines of the angle that all draws add up to."""
+        r = Piece((self.n,), np.uint32).combine([d[0] for d in drawn])
+        out: Words = kernels.waves(r, self.step, self.count, 2.0**self.basis_bits, _COARSE)
+        return [out.view(np.uint64)]
+
+
+def plan_series(n: int, fit: Fit) -> Waves:
+    """What evaluating a fit at n values asks of the dealer."""
+    return Waves(n=n, count=len(fit.cosines), step=fit.step, basis_bits=fit.basis_bits)
+
+
+def series_many(
+    session: Session, tickets: Sequence[Ticket], shares: Sequence[Words], frac_bits: int, fit: Fit
+) -> list[Words]:
+    """Shares of fit(x) with fit.bits fractional bits, for several vectors, all in one round.
+
+    tickets: for `plan_series(n, fit)`, one for each vector.  shares: flat words of x with `frac_bits` fractional bits,
+    fit.lo <= x <= fit.hi: outside, another value of the period is taken and nobody can tell.  All parties must use the
+    very same numbers in the fit, so a fit is made once and handed out, not computed by every party.
+
+    Reveals: nothing; the opened angle is uniform.
+    Cost: 1 round; 4 n bytes to every other party for n words in all; the dealer sends 16 K n bytes in all for K harmonics.
+    Security: semi-honest parties; the dealer does not collude.
+    Source: as `odd_series`.
+    Raises: LocalProtocolError if a ticket is not for this, or is taken out of order.
+    """
+    masked = []
+    for ticket, share in zip(tickets, shares, strict=True):
+        if ticket.request != plan_series(share.size, fit) or share.dtype != np.uint64:
+            raise LocalProtocolError(f"correlation {ticket.index} is not for this series of {share.size} words")
+        (r,) = session.correlations.begin(ticket)
+        # share * turns is the angle with a full turn of 2^64: any period will do, and dropping its low bits cannot wrap
+        r += ((share * np.uint64(fit.turns(frac_bits))) >> np.uint64(32)).astype(np.uint32)
+        masked.append(r)
+    coefs, out = fit.scaled(), []
+    for ticket, share, m in zip(
+        tickets, shares, session.open_many("fourier/turn", masked) if masked else [], strict=True
+    ):
+        (basis,) = session.correlations.finish(ticket)
+        total = kernels.combine(m, fit.step, coefs, _COARSE, basis.view(np.int64)).view(np.uint64)
+        if fit.slope:
+            total += share * np.uint64(fit.slope_word(frac_bits) % (1 << 64))
+        if session.me == 0:
+            total += np.uint64(fit.constant_word % (1 << 64))
+        out.append(total)
+    return out
+
+
+def series(session: Session, ticket: Ticket, share: Words, frac_bits: int, fit: Fit) -> Words:
+    """Shares of fit(x) for one flat vector; everything else as `series_many`."""
+    return series_many(session, [ticket], [share], frac_bits, fit)[0]
+
+
 def fit_sigmoid(period: float, n_harmonics: int) -> tuple[list[int], npt.NDArray[np.float64], float]:
     """Odd harmonics and coefficients of sigmoid(z) - 1/2 on |z| <= period/4.
 
@@ -116,3 +227,5 @@ def warm_up() -> None:
     basis: Words = kernels.basis(angles, harmonics, _SIN, 1.0)
     kernels.series(angles, harmonics, np.ones(1), _SIN, basis)
     kernels.moments(angles, harmonics, 1.0, _SIN, basis)
+    turns = np.zeros(1, dtype=np.uint32)
+    kernels.combine(turns, 1, np.ones((2, 1)), _COARSE, kernels.waves(turns, 1, 1, 1.0, _COARSE))

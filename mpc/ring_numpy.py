@@ -20,6 +20,8 @@ BLOCK = 1 << 20
 FEW = 32
 """Up to this many rows or columns, one pass for each is faster than splitting the other operand."""
 QUARTER = np.uint16(1 << 14)
+COARSE, FINE_BITS = 4096, 20
+FINE_STEP = 6.283185307179586 / (1 << 32)
 
 
 def times(X: Words, v: Words) -> Words:
@@ -115,3 +117,48 @@ def add_products(c: Words, e: Words, d: Words, a: Words, b: Words, whole: bool) 
     """Add e b + a d, and e d if `whole`, to c; flat words of one type."""
     c += e * (b + d if whole else b)
     c += a * d
+
+
+def _rotations(angles: Words, table: Words) -> Words:
+    """Cosine and sine of 32-bit angles: (2, n), by the same steps as the compiled kernel."""
+    wide = angles.astype(np.int64)
+    b = (wide & ((1 << FINE_BITS) - 1)).astype(np.float64) * FINE_STEP
+    b2 = b * b
+    cb = 1.0 - b2 * (0.5 - b2 * (1 / 24))
+    sb = b - b * b2 * (1 / 6)
+    h = wide >> FINE_BITS
+    C, S = table[(h + COARSE // 4) & (COARSE - 1)], table[h]
+    return np.stack([C * cb - S * sb, S * cb + C * sb])
+
+
+def _harmonics(angles: Words, step: int, count: int, table: Words) -> Iterator[tuple[Words, Words]]:
+    c, s = _rotations(angles, table)
+    tc, ts = (c * c - s * s, 2.0 * (c * s)) if step == 2 else (c, s)
+    for _ in range(count):
+        yield c, s
+        c, s = c * tc - s * ts, s * tc + c * ts
+
+
+def _whole(values: Words) -> Words:
+    return np.rint(values).astype(np.int64)
+
+
+def waves(r: Words, step: int, count: int, scale: float, table: Words) -> Words:
+    """Rows 2q and 2q+1: cosine and sine of 1 + step * q times the 32-bit angle r, times `scale`, rounded.  (2K, n) int64."""
+    out = np.empty((2 * count, r.size), dtype=np.int64)
+    for q, (c, s) in enumerate(_harmonics(r, step, count, table)):
+        out[2 * q], out[2 * q + 1] = _whole(c * scale), _whole(s * scale)
+    return out
+
+
+def combine(m: Words, step: int, coefs: Words, table: Words, shares: Words) -> Words:
+    """Sum over q of a_q cos k(m - r) + b_q sin k(m - r), from shares of cos k r and sin k r; each factor rounded.  (n,) int64.
+
+    k = 1 + step * q.  coefs: (2, K), the a_q and the b_q.
+    """
+    out = np.zeros(m.size, dtype=np.int64)
+    for q, (c, s) in enumerate(_harmonics(m, step, coefs.shape[1], table)):
+        a, b = coefs[:, q]
+        out += _whole(a * c + b * s) * shares[2 * q]
+        out += _whole(a * s - b * c) * shares[2 * q + 1]
+    return out
