@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
-from mpc import compare, fourier, gram, groups, matrix, ring, shuffle, triples, truncation
+from mpc import (
+    compare,
+    fourier,
+    gram,
+    groups,
+    matrix,
+    ring,
+    ring128,
+    shuffle,
+    triples,
+    truncation,
+    verified_bits,
+    verified_kinds,
+    verified_matrices,
+)
 
-__all__ = ["compare", "fourier", "gram", "groups", "matrix", "shuffle", "triples", "truncation", "warm_up"]
+__all__ = [
+    "compare",
+    "fourier",
+    "gram",
+    "groups",
+    "matrix",
+    "shuffle",
+    "triples",
+    "truncation",
+    "verified_bits",
+    "verified_kinds",
+    "verified_matrices",
+    "warm_up",
+]
 
 
 def warm_up() -> None:
@@ -12,3 +39,4 @@ def warm_up() -> None:
     ring.warm_up()
     fourier.warm_up()
     groups.warm_up()
+    ring128.warm_up()

@@ -40,10 +40,15 @@ HANDLERS = "coordinator/handlers.py"
 PROTOCOLS = (
     "mpc/psi.py",
     "mpc/matrix.py",
+    "mpc/gram.py",
     "mpc/fourier.py",
     "mpc/truncation.py",
     "mpc/products.py",
     "mpc/compare.py",
+    "mpc/shuffle.py",
+    "mpc/sorting.py",
+    "mpc/extrema.py",
+    "mpc/groups.py",
     "vertical/logistic.py",
     "vertical/evaluate.py",
 )

@@ -1,6 +1,9 @@
 """The dealer: a closed set of requests, within limits, each dealt once; it is sent requests and nothing else."""
 
+import hashlib
+import itertools
 import json
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +13,13 @@ from mpc import dealer as dealer_module
 from mpc.correlations import MAX_WORDS, Piece
 from mpc.dealer import Correlations, run_dealer
 from mpc.errors import LocalProtocolError, RemoteProtocolError
+from mpc.matrix import MatrixMask, MatrixProduct
 from mpc.session import Session
 from mpc.triples import BinaryTriple, SquarePair, Triple
 from mpc.truncation import Truncation
 from mpc.wire import Kind, send_json
 from tests.harness import run_parties
-from tests.mpc.playing import joined, play, results
+from tests.mpc.playing import NAMES, joined, play, results
 
 MUL = Triple(op="mul", shape0=(4,), shape1=(4,))
 AND = BinaryTriple(shape0=(3,), shape1=(3,))
@@ -247,3 +251,145 @@ def test_a_correction_completes_the_shares(xor):
     piece = Piece((8,), xor=xor)
     np.testing.assert_array_equal(piece.combine([piece.correction(value, shares), *shares]), value)
     assert (piece.size, Piece(()).size, Piece((0, 3)).size) == (8, 1, 0)
+
+
+@pytest.fixture
+def known_keys(monkeypatch):
+    """The dealer's keys, fixed and the same in every run of a test."""
+
+    def restart():
+        counter = itertools.count()
+        monkeypatch.setattr(dealer_module, "fresh_key", lambda: hashlib.sha256(b"key/%d" % next(counter)).digest())
+
+    return restart
+
+
+def squares(sizes, taken=None):
+    """Plan squares of these sizes at once and take them; returns the shares and how far ahead the dealer was let."""
+
+    def body(session: Session):
+        source, ahead = session.correlations, []
+        out = []
+        for ticket in source.plan([SquarePair(shape=(n,)) for n in sizes])[:taken]:
+            ahead.append(source._ahead)
+            out.append(source.take(ticket))
+        return out, [*ahead, source._ahead]
+
+    return body
+
+
+@pytest.mark.parametrize("limit", [1, 10, 25, 1 << 20])
+@pytest.mark.parametrize("n_parties", [2, 3])
+def test_the_dealer_works_ahead_within_its_window_only(limit, n_parties, monkeypatch):
+    monkeypatch.setattr(dealer_module, "AHEAD_WORDS", limit)
+    sizes = [4, 4, 7, 0, 30, 1, 1, 1, 10, 11, 25, 3]
+    run = play(n_parties, squares(sizes))
+    out = results(run)
+    for i in range(len(sizes)):
+        r = joined([shares[i][0][0] for shares, _ in out])
+        np.testing.assert_array_equal(joined([shares[i][1][0] for shares, _ in out]), r * r)
+    ahead = out[0][1]
+    assert max(ahead) <= max(limit, 30)  # one correlation may be larger than the window, then it is alone in it
+    assert all(words <= limit or words in sizes for words in ahead)
+    assert ahead[-1] == 0
+    assert {words for _, others in out[1:] for words in others} == {0}  # only party 0 asks
+    assert run["dealer"] == len(sizes)
+    batches = [m for m in run.transcript if m.tag == "dealer/request"]
+    assert (len(batches) == 2) == (limit > sum(sizes))
+
+
+def test_big_corrections_are_split_evenly_and_small_ones_go_to_the_first_party(known_keys, monkeypatch):
+    sizes = [5, 63, 64, 65, 100, 128]
+    runs = []
+    for limit in (64, 1 << 20):
+        known_keys()
+        monkeypatch.setattr(dealer_module, "SPLIT_WORDS", limit)
+        runs.append(play(3, squares(sizes)))
+    split, whole = ([[shares for shares, _ in results(run)], run] for run in runs)
+    for i in range(len(sizes)):
+        drawn = [joined([party[i][0][0] for party in shares]) for shares, _ in (split, whole)]
+        dealt = [joined([party[i][1][0] for party in shares]) for shares, _ in (split, whole)]
+        np.testing.assert_array_equal(drawn[0], drawn[1])
+        np.testing.assert_array_equal(dealt[0], dealt[1])
+    sent = [(m.receiver, m.size // 8) for m in split[1].transcript if m.tag == "dealer/correction"]
+    parts = [[(name, n * (i + 1) // 3 - n * i // 3) for i, name in enumerate("abc")] for n in sizes[2:]]
+    assert sent == [("a", 5 + 63), *itertools.chain.from_iterable(parts)]
+    sent = [(m.receiver, m.size // 8) for m in whole[1].transcript if m.tag == "dealer/correction"]
+    assert sent == [("a", sum(sizes))]  # small ones travel together
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64])
+@pytest.mark.parametrize("n_parties", [1, 2, 3, 5])
+@pytest.mark.parametrize("n", [0, 1, 4095, 4096, 4099])
+def test_the_parts_of_a_correction_are_the_whole(n, n_parties, dtype):
+    parts = [dealer_module.corrected(Piece((n,), dtype), n_parties, i) for i in range(n_parties)]
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(n))
+    widths = [part.stop - part.start for part in parts]
+    assert widths == [n, *[0] * (n_parties - 1)] if n < dealer_module.SPLIT_WORDS else max(widths) - min(widths) <= 1
+
+
+def words_of(run) -> list[bytes]:
+    """Everything drawn at random in a run, and the keys."""
+    drawn = [words.tobytes() for shares, _ in results(run) for one in shares for words in one[0]]
+    return drawn + [m.body for m in run.transcript if m.tag == "dealer/key"]
+
+
+def test_sessions_at_the_same_time_and_one_after_the_other_share_no_key_and_no_mask():
+    runs = []
+    threads = [threading.Thread(target=lambda: runs.append(play(3, squares([8] * 20)))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    runs.append(play(3, squares([8] * 20)))
+    seen = [words for run in runs for words in words_of(run)]
+    assert len(seen) == len(set(seen)) == 3 * 3 * (20 + 1)
+
+
+@pytest.mark.parametrize("limit", [1, 40, 1 << 20])
+@pytest.mark.parametrize("taken", [0, 1, 5])
+def test_tickets_that_are_never_used_keep_nobody_waiting(limit, taken, monkeypatch):
+    monkeypatch.setattr(dealer_module, "AHEAD_WORDS", limit)
+    body = squares([10] * 12, taken)
+
+    def party(i):
+        def run(channel):
+            session = Session(channel, NAMES[:2], i, Correlations(channel, "dealer", i, 2))
+            body(session)
+            session.correlations.close()
+
+        return run
+
+    # What was dealt for them is left unread, which the harness takes for an error unless messages are tampered with.
+    parties = {"a": party(0), "b": party(1), "dealer": lambda channel: run_dealer(channel, NAMES[:2])}
+    run = run_parties(parties, tamper=lambda message: message)
+    assert taken <= run["dealer"] <= min(12, taken + max(1, limit // 10))
+
+
+def test_the_dealer_remembers_masks_of_matrices_and_nothing_else(monkeypatch):
+    deal, kept = dealer_module._deal, {}
+
+    def watched(one, streams, memory, outbox):
+        deal(one, streams, memory, outbox)
+        kept.update(memory)
+        request = one.request
+        assert memory.keys() == {request.matrix for request in asked[: asked.index(request) + 1] if is_mask(request)}
+
+    def is_mask(request):
+        return isinstance(request, MatrixMask)
+
+    asked = [
+        MUL,
+        MatrixMask(matrix=3, owner=0, n_rows=4, n_cols=2),
+        AND,
+        MatrixProduct(matrix=3, owner=0, transpose=False, n_in=2, n_out=4),
+        Truncation(n=2, divisor=4),
+        MatrixMask(matrix=9, owner=1, n_rows=1, n_cols=1),
+        SquarePair(shape=(3,)),
+    ]
+    monkeypatch.setattr(dealer_module, "_deal", watched)
+    run = play(2, lambda session: [session.correlations.draw(request) for request in asked])
+    (mask,), (other,) = run["a"][1][0], run["b"][5][0]
+    assert kept.keys() == {3, 9}
+    np.testing.assert_array_equal(kept[3], mask)
+    np.testing.assert_array_equal(kept[9], other)
