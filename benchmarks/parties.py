@@ -36,24 +36,24 @@ def connect(order: Order) -> LinkChannel:
     """In a party's process: TLS over the inherited sockets that its order names."""
     from silos.links import LinkChannel, LinkCredentials, open_links
 
-    me = order["me"]
+    me, names = order["me"], tuple(order["certificates"])
     certificates = {name: base64.b64decode(der) for name, der in order["certificates"].items()}
     credentials = LinkCredentials(order["key"].encode(), certificates[me])
     sockets = {peer: socket.socket(fileno=fd) for peer, fd in order["fds"].items()}
-    links = open_links(me, NAMES, sockets, credentials, certificates, TIMEOUT_S)
-    return LinkChannel(me, NAMES, bytes(16), links, TIMEOUT_S, uncounted={"dealer"})
+    links = open_links(me, names, sockets, credentials, certificates, TIMEOUT_S)
+    return LinkChannel(me, names, bytes(16), links, TIMEOUT_S, uncounted={"dealer"})
 
 
-def run_processes(module: str, order: Order, network: str | None) -> dict[str, Order]:
-    """One run of three processes, over `network` or straight over loopback; returns what each reports.
+def run_processes(module: str, order: Order, network: str | None, names: tuple[str, ...] = NAMES) -> dict[str, Order]:
+    """One run of a process for each name, over `network` or straight over loopback; returns what each reports.
 
     module: is run with `--party`, reads its order as a line of JSON and prints its report as JSON.  Over a network there is
     also a report under "network": what the proxy cost.
     """
-    ends: Ends = {name: {} for name in NAMES}
+    ends: Ends = {name: {} for name in names}
     pairs = []
-    for i, p in enumerate(NAMES):
-        for q in NAMES[i + 1 :]:
+    for i, p in enumerate(names):
+        for q in names[i + 1 :]:
             if network is None:
                 ends[p][q], ends[q][p] = tcp_pair()
             else:
@@ -71,10 +71,10 @@ def _ask(module: str, order: Order, ends: Ends) -> dict[str, Order]:
     from silos.links import make_link_credentials
 
     now = datetime.now(UTC)
-    credentials = {name: make_link_credentials(name, "0" * 32, now + timedelta(hours=1), now) for name in NAMES}
+    credentials = {name: make_link_credentials(name, "0" * 32, now + timedelta(hours=1), now) for name in ends}
     certificates = {name: base64.b64encode(c.certificate_der).decode() for name, c in credentials.items()}
     processes = {}
-    for name in NAMES:
+    for name in ends:
         fds = {peer: sock.fileno() for peer, sock in ends[name].items()}
         own = {"me": name, "fds": fds, "key": credentials[name].key_pem.decode(), "certificates": certificates}
         command = [sys.executable, "-m", module, "--party"]
