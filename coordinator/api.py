@@ -109,7 +109,7 @@ class JobEntry(_Model):
 
 
 class JobReply(_Model):
-    """participants: the owners in the spec's order, then the dealer."""
+    """participants: the owners in the spec's order, then the dealer.  dealer: null where the job has none."""
 
     job: str
     kind: str
@@ -117,7 +117,7 @@ class JobReply(_Model):
     submitter: str
     participants: list[str]
     owners: list[str]
-    dealer: str
+    dealer: str | None
     created: str
     spec: dict[str, object]
     reason: str

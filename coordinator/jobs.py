@@ -59,14 +59,14 @@ class Consent:
 
 @dataclass(frozen=True)
 class Job:
-    """All that the coordinator knows of a job's progress.  participants: the owners in spec order, then the dealer."""
+    """All that the coordinator knows of a job's progress.  participants: the owners in spec order, then a dealer if any."""
 
     id: str
     kind: str
     spec_digest: str
     submitter: str
     owners: tuple[str, ...]
-    dealer: str
+    dealer: str | None
     created: str
     valid_until: str
     state: State
@@ -80,7 +80,7 @@ class Job:
     @property
     def participants(self) -> tuple[str, ...]:
         """Every silo that runs a worker."""
-        return (*self.owners, self.dealer)
+        return self.owners if self.dealer is None else (*self.owners, self.dealer)
 
     def involves(self, silo: str) -> bool:
         """Whether `silo` may see this job."""
@@ -195,7 +195,7 @@ def _proposed(said: Said) -> Job:
     if digest(spec) != statement.spec_digest:
         raise Malformed("the entry's digest is not the digest of its spec")
     owners = tuple(party.silo for party in header.parties)
-    if len({*owners, header.dealer}) != len(owners) + 1:
+    if len({*owners, header.dealer}) != len(owners) + 1:  # no dealer is different from every silo too
         raise Malformed("the parties and the dealer are different silos")
     if said.at >= st.parse_time(header.valid_until):
         raise Malformed("the spec's valid_until has passed")
@@ -225,7 +225,7 @@ def _consented(job: Job, said: Said) -> Job:
     _check_first(silo, "consented", job.consents)
     if body.disclosure_digest != job.disclosure_digest:
         raise Conflict(f"{silo} consents to another disclosure than the one of this job")
-    if bool(body.dataset_commitment) == (silo == job.dealer):
+    if bool(body.dataset_commitment) != (silo in job.owners):
         raise Malformed("a data owner commits to a data set, a dealer to none")
     _check_not_late(job, said)
     if said.at >= st.parse_time(body.valid_until):
@@ -265,6 +265,8 @@ def _finished(job: Job, said: Said) -> Job:
     _check_first(silo, "finished", job.finished)
     if not set(body.cost.bytes_sent) <= set(job.participants):
         raise Malformed("bytes_sent names a silo that takes no part in the job")
+    if body.cost.randomness and silo not in job.owners:
+        raise Malformed("correlated randomness is used by data owners, a dealer uses none")
     return replace(job, finished=(*job.finished, silo))
 
 

@@ -117,11 +117,19 @@ class Released(_Body):
     items: Annotated[list[Word], Field(max_length=64)]
 
 
+class Used(_Body):
+    """Of one kind of correlated randomness."""
+
+    correlations: Count
+    words: Count
+
+
 class Cost(_Body):
     rounds: Count
     bytes_sent: dict[Silo, Count]
     seconds: dict[Word, Decimal]
     peak_mib: Count
+    randomness: dict[Word, Used]
 
 
 class Finished(_Body):
@@ -157,7 +165,7 @@ class SpecHeader(BaseModel):
     job: JobId
     kind: Word
     parties: Annotated[list[Party], Field(min_length=2, max_length=MAX_PARTIES)]
-    dealer: Silo
+    dealer: Silo | None
     valid_until: Time
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -39,11 +39,14 @@ def demo(
     keep: Annotated[
         Path | None, typer.Option(help="Leave all homes, logs and the audit bundle in this directory.")
     ] = None,
+    randomness: Annotated[
+        Literal["dealer", "verified-dealer", "ot"], typer.Option(help="Where correlated randomness comes from.")
+    ] = "dealer",
 ) -> None:
-    """Run two organisations, a dealer and a coordinator on this machine, from enrolment to a verified result."""
+    """Run two organisations, a coordinator and perhaps a dealer on this machine, from enrolment to a verified result."""
     from silos.demo.run import main as run_demo
 
-    raise typer.Exit(run_demo(keep))
+    raise typer.Exit(run_demo(keep, randomness))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

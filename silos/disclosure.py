@@ -14,7 +14,8 @@ from mpc.reveals import Reveal
 from silos.errors import DisclosureError
 from silos.spec import Spec, spec_digest
 
-Registry = Callable[[str], Mapping[str, Sequence[Reveal]]]
+Registry = Callable[[str, str], Mapping[str, Sequence[Reveal]]]
+"""(kind of job, where its randomness comes from) -> what each of its protocols reveals, by module name."""
 
 # The protocols that a kind of job runs, in order, and where each declares what it reveals.  Declarations stand apart from
 # the code that needs the tensor engine, so that a node can state a disclosure without loading it.
@@ -23,8 +24,15 @@ PROTOCOLS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "mpc.psi": ("mpc.psi", "REVEALS"),
         "vertical.logistic": ("vertical.reveals", "LOGISTIC"),
         "vertical.evaluate": ("vertical.reveals", "EVALUATE"),
-        "mpc.dealer": ("mpc.dealer", "REVEALS"),
     },
+}
+
+# The same for the protocols that supply correlated randomness, by the spec's `randomness`.  Of these one may declare that
+# it reveals nothing, with an empty tuple.
+SUPPLIES: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "dealer": {"mpc.dealer": ("mpc.dealer", "REVEALS")},
+    "verified-dealer": {"mpc.dealer": ("mpc.dealer", "REVEALS")},  # mpc.verified opens uniform words and zeros only
+    "ot": {"mpc.dealerless": ("mpc.dealerless", "REVEALS")},
 }
 
 # What the coordinator sees of every job.  It stands here because the coordinator may not import protocol code.
@@ -45,28 +53,55 @@ COORDINATOR_REVEALS = (
 )
 
 ASSUMPTIONS = (
-    "Every silo follows the protocol; one that does not may learn more or spoil the result.",
-    "The silo that deals randomness, {dealer}, passes nothing that it knows on to a data owner of this job.",
     "Each silo's computers are its own; whoever controls one reads that silo's data and shares.",
     "The coordinator needs no trust for confidentiality; it can delay or refuse the job.",
     "Nobody checks that a silo's input data is true.",
 )
 
+# Who has to follow the protocol and what is assumed of the correlated randomness; it is read before the assumptions above.
+_EVERY_SILO = "Every silo follows the protocol; one that does not may learn more or spoil the result."
+_EVERY_OWNER = "Every data owner follows the protocol; one that does not may learn more or spoil the result."
+_NO_COLLUSION = "The silo that deals randomness, {dealer}, passes nothing that it knows on to a data owner of this job."
+RANDOMNESS: Mapping[str, tuple[str, ...]] = {
+    "dealer": (_EVERY_SILO, _NO_COLLUSION),
+    "verified-dealer": (
+        _EVERY_OWNER,
+        _NO_COLLUSION,
+        "What {dealer} deals wrongly stops the job before a result is released, except with probability 2^-58; but m wrong "
+        "rows of the tables for approximated functions, or of truncations of more than 65,536 words at once, are missed "
+        "with probability 2^-m.",
+    ),
+    "ot": (
+        _EVERY_SILO,
+        "No silo deals randomness: the data owners make it between them by oblivious transfer, which is safe if the "
+        "Diffie-Hellman problem is hard on Curve25519, hash functions behave as random oracles and AES as an ideal cipher.",
+    ),
+}
 
-def load_reveals(kind: str) -> Mapping[str, Sequence[Reveal]]:
+
+def load_reveals(kind: str, randomness: str) -> Mapping[str, Sequence[Reveal]]:
     """The declarations of every protocol that a kind of job runs, by module name.
 
-    Raises: DisclosureError if the kind is unknown or one of its protocols declares nothing.
+    randomness: where correlated randomness comes from; that is a protocol like the others.
+    Raises: DisclosureError if the kind or the randomness is unknown or one of the protocols declares nothing.
     """
     if kind not in PROTOCOLS:
         raise DisclosureError(f"there is no job kind '{kind}'")
+    if randomness not in SUPPLIES:
+        raise DisclosureError(f"there is no correlated randomness from '{randomness}'")
     declared: dict[str, Sequence[Reveal]] = {}
-    for protocol, (module, name) in PROTOCOLS[kind].items():
-        reveals = getattr(importlib.import_module(module), name, ())
+    for protocol, (module, name) in {**PROTOCOLS[kind], **SUPPLIES[randomness]}.items():
+        reveals = getattr(importlib.import_module(module), name, None)
+        if reveals == () and protocol in SUPPLIES[randomness]:
+            continue
         if not reveals or not all(isinstance(r, Reveal) for r in reveals):
             raise DisclosureError(f"protocol '{protocol}' does not declare what it reveals, so '{kind}' cannot run")
         declared[protocol] = reveals
     return declared
+
+
+def _assumptions(spec: Spec) -> list[str]:
+    return [*(text.format(dealer=spec.dealer) for text in RANDOMNESS[spec.randomness]), *ASSUMPTIONS]
 
 
 def _learners(to: str, spec: Spec) -> tuple[str, ...]:
@@ -74,7 +109,7 @@ def _learners(to: str, spec: Spec) -> tuple[str, ...]:
         "owners": spec.owners,
         "active": (spec.active,),
         "passive": tuple(o for o in spec.owners if o != spec.active),
-        "dealer": (spec.dealer,),
+        "dealer": () if spec.dealer is None else (spec.dealer,),
         "coordinator": ("coordinator",),
     }[to]
 
@@ -85,7 +120,7 @@ def disclosure(spec: Spec, registry: Registry = load_reveals) -> dict[str, Any]:
     registry: where declarations come from; another one is for tests.
     Raises: DisclosureError.
     """
-    declared = {**registry(spec.kind), "coordinator": COORDINATOR_REVEALS}
+    declared = {**registry(spec.kind, spec.randomness), "coordinator": COORDINATOR_REVEALS}
     missing = [name for name, reveals in declared.items() if not reveals]
     if missing:
         raise DisclosureError(f"protocol '{missing[0]}' does not declare what it reveals, so '{spec.kind}' cannot run")
@@ -101,7 +136,7 @@ def disclosure(spec: Spec, registry: Registry = load_reveals) -> dict[str, Any]:
         "v": 1,
         "spec_digest": spec_digest(spec),
         "lines": lines,
-        "assumptions": [text.format(dealer=spec.dealer) for text in ASSUMPTIONS],
+        "assumptions": _assumptions(spec),
         "thresholds": {
             "minimum_matches": spec.align.minimum_matches,
             "rare_category": spec.encoding.rare_category,

@@ -10,7 +10,8 @@ fingerprint = "..."                 # of the partner's identity key, compared ou
 name = "credit-model"
 dataset = "loans"
 partners = ["platform"]
-dealers = ["dealer"]
+randomness = ["dealer", "verified-dealer", "ot"]   # where it may come from; left out: from anywhere
+dealers = ["dealer"]                # who may make it, unless the owners do ("ot")
 kinds = ["vertical.logistic"]
 purposes = ["credit risk"]
 join = ["email"]
@@ -37,7 +38,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from silos.errors import ConfigError, PolicyDenied
-from silos.spec import DatasetName, Party, SiloName, Spec
+from silos.spec import DatasetName, Party, Randomness, SiloName, Spec
 from silos.validation import Frozen, read_document, validate, write_private
 
 ANY = "*"
@@ -52,11 +53,16 @@ class Partner(Frozen):
 
 
 class Rule(Frozen):
-    """One permission; every clause must hold, and an empty list permits nothing."""
+    """One permission; every clause must hold, and an empty list permits nothing.
+
+    randomness: left out, it restricts nothing: what a dealer is trusted with is said by `dealers`, and without a dealer
+    nobody is trusted with anything.
+    """
 
     name: str = Field(min_length=1, max_length=64)
     dataset: DatasetName
     partners: tuple[SiloName, ...] = ()
+    randomness: tuple[Randomness, ...] | None = None
     dealers: tuple[SiloName, ...] = ()
     kinds: tuple[str, ...] = ()
     purposes: tuple[str, ...] = ()
@@ -131,7 +137,10 @@ class Policy(Frozen):
         partners = [name for name in spec.owners if name != mine.silo]
         who = " and ".join(partners)
         yield _first(f"{name} is not a partner" for name in partners if name not in rule.partners)
-        yield None if spec.dealer in rule.dealers else f"{spec.dealer} may not be the dealer"
+        modes = rule.randomness
+        yield None if modes is None or spec.randomness in modes else f"randomness '{spec.randomness}' is not allowed"
+        if spec.dealer is not None:
+            yield None if spec.dealer in rule.dealers else f"{spec.dealer} may not be the dealer"
         yield _first(
             f"no fingerprint is pinned for {name}"
             for name in spec.participants
@@ -228,7 +237,8 @@ minimum_matches = 100
 # name = "credit-model"
 # dataset = "loans"
 # partners = ["platform"]                  # data owners this may be computed with
-# dealers = ["dealer"]                     # who may make the correlated randomness
+# randomness = ["verified-dealer", "ot"]   # where correlated randomness may come from; without this line, from anywhere
+# dealers = ["dealer"]                     # who may be the dealer that makes it; with "ot" there is none
 # kinds = ["vertical.logistic"]
 # purposes = ["credit risk"]
 # join = ["email"]                         # columns that may match rows

@@ -38,6 +38,8 @@ _SECTIONS: dict[str, dict[str, Any]] = {
 }
 _PLAIN: dict[str, Any] = {
     "kind": "vertical.logistic",
+    "randomness": "dealer",
+    "dealer": None,
     "release": ["coefficients", "auc", "counts"],
     "links": "auto",
 }

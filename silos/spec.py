@@ -26,6 +26,8 @@ Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Time = Annotated[str, Field(pattern=TIME_PATTERN)]
 JobKind = Literal["vertical.logistic"]
 ReleaseItem = Literal["coefficients", "auc", "counts"]
+Randomness = Literal["dealer", "verified-dealer", "ot"]
+"""Where correlated randomness comes from: a dealer, a dealer whose work the owners check, or the owners themselves."""
 
 
 class Feature(Frozen):
@@ -115,7 +117,8 @@ class Spec(Frozen):
     created: Time
     valid_until: Time
     parties: tuple[Party, ...]
-    dealer: SiloName
+    randomness: Randomness
+    dealer: SiloName | None
     align: Align
     encoding: Encoding
     train: Train
@@ -131,8 +134,8 @@ class Spec(Frozen):
 
     @property
     def participants(self) -> tuple[str, ...]:
-        """Everybody who computes: the owners, then the dealer."""
-        return (*self.owners, self.dealer)
+        """Everybody who computes: the owners, then the dealer if there is one."""
+        return self.owners if self.dealer is None else (*self.owners, self.dealer)
 
     @property
     def active(self) -> str:
@@ -153,6 +156,12 @@ class Spec(Frozen):
             raise ValueError(f"'parties' must be exactly two data owners in this version, got {len(self.parties)}")
         if len(set(self.owners)) != len(self.owners):
             raise ValueError(f"{self.owners[0]} is named as a data owner twice")
+        if self.randomness == "ot" and self.dealer is not None:
+            raise ValueError(
+                f"'dealer' must be null (in a request: left out) with randomness 'ot', got '{self.dealer}'"
+            )
+        if self.randomness != "ot" and self.dealer is None:
+            raise ValueError(f"'dealer' must be the name of a silo with randomness '{self.randomness}', got none")
         if self.dealer in self.owners:
             raise ValueError(f"'dealer' must have no data in the job, but {self.dealer} is a data owner")
         for name in self.participants:

@@ -50,6 +50,7 @@ STATEMENT = {
     "predicate": {"body": dict, "prev": HEX_OR_NONE, "seq": int, "silo": SILO, "time": TIME},
 }
 CONSENT = {"disclosure_digest": HEX, "dataset_commitment": HEX_OR_NONE, "link_certificate": str, "endpoint": str}
+COST = {"rounds": int, "bytes_sent": dict, "seconds": dict, "peak_mib": int, "randomness": dict}
 EVENTS: dict[str, tuple[str, dict[str, Any]]] = {  # who may say it, and exactly what it holds
     "enrolled": ("the silo", {"identity_key": str}),
     "proposed": ("the submitter", {"spec": dict}),
@@ -58,7 +59,7 @@ EVENTS: dict[str, tuple[str, dict[str, Any]]] = {  # who may say it, and exactly
     "refused": ("a participant", {"reason": str, "rule": str}),
     "started": ("a participant", {"links": dict, "identities": dict}),
     "released": ("a data owner", {"recipient": SILO, "result_digest": HEX, "items": [str]}),
-    "finished": ("a participant", {"cost": dict}),
+    "finished": ("a participant", {"cost": COST}),
     "failed": ("a participant", {"step": str, "reason": str, "party": str}),
     "cancelled": ("the submitter", {"reason": str}),
     "expired": ("the coordinator", {"reason": str}),
@@ -74,7 +75,8 @@ SPEC = {
     "purpose": str,
     "valid_until": TIME,
     "parties": [dict],
-    "dealer": SILO,
+    "randomness": re.compile("dealer|verified-dealer|ot"),
+    "dealer": (SILO, None),
     "release": [str],
 }
 RESULT = {
@@ -127,7 +129,9 @@ def read_json(raw: bytes, shape: Any, where: str) -> Any:
 
 
 def fits(value: Any, shape: Any) -> bool:
-    """A shape is a type, a constant, a pattern, a list of one shape, or an object with exactly these fields."""
+    """A shape is a type, a constant, a pattern, a choice (a tuple), a list of one shape, or an object of exactly these."""
+    if isinstance(shape, tuple):
+        return any(fits(value, one) for one in shape)
     if isinstance(shape, dict):
         return isinstance(value, dict) and value.keys() == shape.keys() and all(fits(value[k], shape[k]) for k in shape)
     if isinstance(shape, list):
@@ -407,7 +411,7 @@ def check_entry(files: Mapping[str, bytes], index: int, head: Head, key_of: Call
 
 @dataclass(frozen=True)
 class Story:
-    """One job as its entries tell it.  participants: the data owners in spec order, then the dealer."""
+    """One job as its entries tell it.  participants: the data owners in spec order, then the dealer if there is one."""
 
     entries: Sequence[Entry]
     spec: dict[str, Any]
@@ -430,9 +434,14 @@ def tell(job: str, logged: Sequence[Entry]) -> Story:
     proposed, disclosed = entries[:2]
     expect(disclosed.silo == proposed.silo, f"{disclosed}: the job was proposed by {proposed.silo}")
     spec, disclosure = proposed.body["spec"], disclosed.body["disclosure"]
-    expect(fits({k: spec.get(k) for k in SPEC}, SPEC), f"{proposed}: its spec lacks something that every spec has")
+    expect(
+        fits({k: spec[k] for k in SPEC.keys() & spec.keys()}, SPEC),
+        f"{proposed}: its spec lacks something that every spec has",
+    )
     owners, digest = [party.get("silo") for party in spec["parties"]], sha256(canonical(spec))
-    participants = [*owners, spec["dealer"]]
+    participants = owners if spec["dealer"] is None else [*owners, spec["dealer"]]
+    dealt = (spec["randomness"] == "ot") == (spec["dealer"] is None)
+    expect(dealt, f"{proposed}: its spec names a dealer where there is none, or none where there is one")
     distinct = owners and fits(owners, [SILO]) and len(set(participants)) == len(participants)
     expect(distinct and "coordinator" not in participants, f"{proposed}: its spec names no distinct participants")
     expect(spec["job"] == job, f"{proposed}: its spec is of job {spec['job']}, the manifest of {job}")
@@ -532,6 +541,25 @@ def check_releases(story: Story) -> str:
     return "; ".join(f"{e.silo} to {e.body['recipient']}: {', '.join(e.body['items'])}" for e in releases) or "none"
 
 
+def check_costs(story: Story) -> str:
+    """Costs are of this job: bytes to its participants, correlated randomness at the owners, who use it together."""
+    used, finished = dict[str, list[str]](), story.said("finished")
+    for silo, entry in finished.items():
+        cost = entry.body["cost"]
+        expect(cost["bytes_sent"].keys() <= set(story.participants), f"{entry}: it sent bytes to a silo without a part")
+        for kind, count in cost["randomness"].items():
+            good = fits(count, {"correlations": int, "words": int}) and silo in story.owners
+            expect(good, f"{entry}: its account of the randomness '{kind}' is not what the format has here")
+        used[silo] = [f"{count['correlations']} {kind}" for kind, count in sorted(cost["randomness"].items())]
+    told = [(finished[silo], used[silo]) for silo in story.owners if silo in used]
+    for entry, kinds in told:
+        expect(
+            kinds == told[0][1],
+            f"{entry}: it used other randomness than {told[0][0].silo}, though owners use it together",
+        )
+    return ", ".join(told[0][1]) or "no randomness" if told else "nobody finished"
+
+
 def check_pins(story: Story, pins: Mapping[str, str]) -> str:
     """Whoever is pinned signed with the pinned key, everywhere."""
     for silo in pins:
@@ -579,6 +607,7 @@ class Summary:
     job: str
     kind: str
     purpose: str
+    randomness: str
     submitter: str
     participants: list[str]
     state: str
@@ -642,6 +671,7 @@ def rules_of(
         ("consents", lambda: check_consents(story)),
         ("starts", lambda: check_starts(story)),
         ("releases", lambda: check_releases(story)),
+        ("costs", lambda: check_costs(story)),
         ("identity keys", lambda: check_pins(story, pins)),
         *((f"result {n}", partial(check_result, story, Path(file))) for n, file in enumerate(results, 1)),
         ("end", end),
@@ -657,7 +687,7 @@ def summarise(story: Story, state: str) -> Summary:
     learned = [f"{line['silo']} learns {line['learns']}" for line in told if fits(line, shape)]
     timeline = [f"{e.time}  {e.silo}: {e.event}" for e in story.entries]
     who = (story.entries[0].silo, story.participants)
-    return Summary(spec["job"], spec["kind"], spec["purpose"], *who, state, timeline, learned)
+    return Summary(spec["job"], spec["kind"], spec["purpose"], spec["randomness"], *who, state, timeline, learned)
 
 
 def verify_bundle(
@@ -707,7 +737,8 @@ def show(report: Report) -> None:
     lines = [f"{'ok  ' if c.ok else 'FAIL'}  {c.name}: {c.detail}" for c in report.checks]
     if report.ok and (told := report.summary):
         lines += ["", f"job {told.job} ({told.kind}), {told.state}; purpose: {told.purpose}"]
-        lines += [f"submitted by {told.submitter}, computed by {', '.join(told.participants)}"]
+        who = f"submitted by {told.submitter}, computed by {', '.join(told.participants)}"
+        lines += [f"{who}; correlated randomness: {told.randomness}"]
         lines += [*told.timeline, "who learns what, as disclosed and consented to:", *told.learned, ""]
     lines += ["bundle verified" if report.ok else f"bundle REFUSED: {report.reason}"]
     for line in lines:  # nothing from a bundle reaches the terminal as a control sequence

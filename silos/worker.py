@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from mpc.correlations import Usage
 from mpc.dealer import run_dealer
 from mpc.errors import LocalProtocolError, PeerLost, ProtocolError, RemoteProtocolError
 from mpc.kinds import warm_up
@@ -105,7 +106,13 @@ def connect(order: Order, spec: Spec) -> LinkChannel:
     links = open_links(order.me, participants, sockets, credentials, certificates, timeout_s)
     session = bytes.fromhex(order.session)
     return LinkChannel(
-        order.me, participants, session, links, timeout_s, uncounted={spec.dealer}, patience_s=patience(order.me, spec)
+        order.me,
+        participants,
+        session,
+        links,
+        timeout_s,
+        uncounted=set(participants) - set(spec.owners),
+        patience_s=patience(order.me, spec),
     )
 
 
@@ -114,8 +121,10 @@ def patience(me: str, spec: Spec) -> dict[str, float]:
 
     A data owner waits for the dealer, which waits for nobody, as long as the spec says, and half as long again for the
     other owner, which may itself be waiting for the dealer.  The dealer has nothing to do while the owners work: it
-    waits for them until the job's time is over; an owner that fails closes its links.
+    waits for them until the job's time is over; an owner that fails closes its links.  Without a dealer all wait alike.
     """
+    if spec.dealer is None:
+        return {}
     if me == spec.dealer:
         left_s = (from_text(spec.valid_until) - utcnow()).total_seconds()
         return dict.fromkeys(spec.owners, max(left_s, spec.limits.timeout_s))
@@ -131,6 +140,7 @@ def plan_of(spec: Spec, me: str) -> Plan:
     party = next(p for p in spec.parties if p.silo == me)
     return Plan(
         parties=spec.owners,
+        randomness=spec.randomness,
         dealer=spec.dealer,
         me=spec.owners.index(me),
         active=spec.owners.index(spec.active),
@@ -189,7 +199,7 @@ def run(order: Order, reporter: Reporter) -> dict[str, Any]:
         reporter.progress("deal", 0, 1)
         run_dealer(channel, spec.owners)
         reporter.progress("deal", 1, 1)
-        result: dict[str, Any] | None = None
+        ran = None
     else:
         from vertical.job import run as run_owner
 
@@ -199,15 +209,23 @@ def run(order: Order, reporter: Reporter) -> dict[str, Any]:
         columns = read_columns(order.dataset, plan)
         check_unchanged(order.dataset)
         channel = connect(order, spec)
-        result = run_owner(plan, columns, channel, bytes.fromhex(order.session), reporter.progress)
+        ran = run_owner(plan, columns, channel, bytes.fromhex(order.session), reporter.progress)
     cost = {
         "rounds": channel.rounds,
         "bytes_sent": dict(channel.bytes_sent),
         "seconds": reporter.finish(),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "randomness": {} if ran is None else randomness_used(ran.used),
     }
     channel.close()
-    return {"result": result, "items": list(spec.release) if result is not None else [], "cost": cost}
+    if ran is None:
+        return {"result": None, "items": [], "cost": cost}
+    return {"result": ran.result, "items": list(spec.release), "cost": cost}
+
+
+def randomness_used(used: Mapping[str, Usage]) -> dict[str, dict[str, int]]:
+    """What an owner used of each kind of correlated randomness, as its 'finished' statement says it."""
+    return {kind: {"correlations": usage.count, "words": usage.words} for kind, usage in sorted(used.items())}
 
 
 def main() -> int:

@@ -22,7 +22,7 @@ from coordinator.metrics import Metrics
 from silos import request, verify
 from silos.cli import app
 from silos.config import NodeLimits, SiloConfig
-from silos.disclosure import PROTOCOLS, load_reveals
+from silos.disclosure import PROTOCOLS, SUPPLIES, load_reveals
 from silos.policy import DealerRule, Partner, Policy, Rule
 from silos.spec import Align, Encoding, Evaluate, Feature, Limits, Party, Spec, Train, parse_spec
 
@@ -194,7 +194,7 @@ def test_every_request_and_spec_key_is_documented():
 def test_the_defaults_in_the_page_are_those_of_the_code():
     rows = {m[1]: m[0] for m in re.finditer(r"^\| `([\w.]+)` \|.*$", page("docs/job.md"), re.MULTILINE)}
     defaults = {f"{name}.{key}": value for name, section in request._SECTIONS.items() for key, value in section.items()}
-    defaults |= {"kind": request._PLAIN["kind"], "links": request._PLAIN["links"]}
+    defaults |= {key: request._PLAIN[key] for key in ("kind", "links", "randomness")}
     defaults |= {"valid_for_s": request.DEFAULT_VALID_FOR_S}
     for key, value in defaults.items():
         assert rows[key].split("|")[3].strip().strip("`") == str(value), f"default of {key}"
@@ -255,11 +255,12 @@ def test_every_metric_is_documented():
         assert metric.name + suffix in shown
 
 
+@pytest.mark.parametrize("randomness", list(SUPPLIES))
 @pytest.mark.parametrize("kind", list(PROTOCOLS))
-def test_everything_a_job_reveals_is_in_the_threats_page(kind):
+def test_everything_a_job_reveals_is_in_the_threats_page(kind, randomness):
     text = page("THREATS.md")
     assert f"### `{kind}`" in text
-    for reveals in load_reveals(kind).values():
+    for reveals in load_reveals(kind, randomness).values():
         for reveal in reveals:
             assert f"\n| `{reveal.name}` |" in text, reveal.name
 

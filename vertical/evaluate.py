@@ -63,6 +63,7 @@ def auc(session: Session, score: Floats, y: Floats | None, active: int, period: 
     (lowered,) = truncate_many(session, session.correlations.plan([plan_truncation(1, RATIO_BITS)]), [weighted])
     inverse = None if y is None else np.array([1 / (y.sum() * (n - y.sum()) * scale * scale)])
     excess = from_words(lowered, RATIO_BITS) * share_from(active, inverse, (1,), RATIO_BITS)
+    session.correlations.settle()
     return round(0.5 + float(reveal(excess)[0]), 4)
 
 

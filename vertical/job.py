@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc.channel import Channel
-from mpc.dealer import Correlations
+from mpc.correlations import Usage
 from mpc.engine import bind
 from mpc.errors import LocalProtocolError
 from mpc.psi import intersect
 from mpc.session import Session
+from mpc.supply import supply
 from vertical.encoding import Encoder, Feature, fit
 from vertical.evaluate import auc
 from vertical.identifiers import prepare
@@ -30,12 +31,14 @@ Columns = Mapping[str, npt.NDArray[Any]]
 class Plan:
     """Everything in the job's spec that an owner's computation depends on.
 
-    parties: the data owners' names, in the spec's order.  dealer: its name.  me, active: indices into parties; `active`
+    parties: the data owners' names, in the spec's order.  randomness: where correlated randomness comes from, as in
+    mpc.supply.  dealer: its name, None if there is none.  me, active: indices into parties; `active`
     owns the label.  key, label: column names at this owner (label None unless active).
     """
 
     parties: tuple[str, ...]
-    dealer: str
+    randomness: str
+    dealer: str | None
     me: int
     active: int
     key: str
@@ -57,12 +60,23 @@ class Plan:
         return [self.key, *([self.label] if self.label else []), *(f.column for f in self.features)]
 
 
-def run(plan: Plan, columns: Columns, channel: Channel, session_id: bytes, progress: Progress) -> dict[str, Any]:
-    """Run the whole job as one owner; returns this owner's result, with numbers as decimal strings.
+@dataclass(frozen=True)
+class Outcome:
+    """What a job comes to at one owner.
+
+    result: what is released to it, with numbers as decimal strings.  used: correlated randomness it took, per kind.
+    """
+
+    result: dict[str, Any]
+    used: Mapping[str, Usage]
+
+
+def run(plan: Plan, columns: Columns, channel: Channel, session_id: bytes, progress: Progress) -> Outcome:
+    """Run the whole job as one owner.
 
     columns: the key as text, the label and numbers as float64 with NaN for missing, categories as text with None.
 
-    Reveals: as mpc.psi, vertical.logistic and vertical.evaluate declare.
+    Reveals: as mpc.psi, vertical.logistic, vertical.evaluate and the supply of randomness declare.
     Raises: LocalProtocolError for data of ours that the job cannot use, Refused below the minimum of matches,
         RemoteProtocolError and PeerLost naming a peer.
     """
@@ -82,7 +96,8 @@ def run(plan: Plan, columns: Columns, channel: Channel, session_id: bytes, progr
     X = encoder.transform(aligned)
     if X.shape[1] == 0:
         raise LocalProtocolError(f"no feature column of {me} varies over the matched training rows")
-    session = Session(channel, plan.parties, plan.me, Correlations(channel, plan.dealer, plan.me, len(plan.parties)))
+    correlations = supply(plan.randomness, channel, plan.parties, plan.dealer, plan.me)
+    session = Session(channel, plan.parties, plan.me, correlations)
     with bind(session):
         fitted = train(
             session, X[~held], None if y is None else y[~held], plan.settings, lambda d, n: progress("train", d, n)
@@ -92,13 +107,14 @@ def run(plan: Plan, columns: Columns, channel: Channel, session_id: bytes, progr
             progress("evaluate", 0, 1)
             result["auc"] = f"{_auc(session, plan, fitted, X[held], None if y is None else y[held]):.4f}"
             progress("evaluate", 1, 1)
-    session.correlations.close()
+    correlations.settle()
+    correlations.close()
     if "counts" in plan.release:
         result["rows"] = {
             "own": len(columns[plan.key]), "unusable": prepared.rejected, "duplicates": prepared.duplicates,
             "matched": len(rows), "training": int((~held).sum()), "held_out": int(held.sum()),
         }  # fmt: skip
-    return result
+    return Outcome(result, correlations.used)
 
 
 def _labels(columns: Columns, plan: Plan, me: str) -> npt.NDArray[np.float64] | None:

@@ -274,6 +274,7 @@ class _Run:
 
 def _release(session: Session, block: _Block, u: SharedTensor, dims: list[int], active: int, period: int) -> Fitted:
     """Open each block of weights to its owner and to nobody else."""
+    session.correlations.settle()
     mine: Floats | None = None
     start = 0
     for owner, d in enumerate(dims):

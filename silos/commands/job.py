@@ -67,13 +67,14 @@ def show(job: JobArgument, home: HomeOption, as_json: JsonOption = False) -> Non
     from silos.disclosure import render
 
     view = with_client(home, lambda client: client.job(job))
-    statements = _statements(view)
+    said = statements(view)
     if as_json:
-        print_json({**_plain(view), "statements": statements})
+        print_json({**_plain(view), "statements": said})
         return
     _print_job(view)
-    print_table(["time", "silo", "statement"], [(s["time"], s["silo"], s["event"]) for s in statements])
-    for statement in statements:
+    print_table(["time", "silo", "statement"], [(s["time"], s["silo"], s["event"]) for s in said])
+    _print_costs(said)
+    for statement in said:
         if statement["event"] == "disclosed":
             typer.echo("\n".join(render(statement["body"]["disclosure"])))
 
@@ -123,7 +124,8 @@ def _plain(view: dict[str, Any]) -> dict[str, Any]:
     return {k: view[k] for k in ("job", "kind", "state", "submitter", "participants", "reason", "spec")}
 
 
-def _statements(view: dict[str, Any]) -> list[dict[str, Any]]:
+def statements(view: dict[str, Any]) -> list[dict[str, Any]]:
+    """A job's statements in log order, as the coordinator shows them: `time`, `silo`, `event`, `body`."""
     import base64
 
     from coordinator.envelope import parse
@@ -135,4 +137,18 @@ def _statements(view: dict[str, Any]) -> list[dict[str, Any]]:
 def _print_job(view: dict[str, Any]) -> None:
     rows = [(field, view[field]) for field in ("job", "kind", "state", "submitter")]
     rows.append(("participants", ", ".join(view["participants"])))
+    rows.append(("randomness", view["spec"]["randomness"]))
     print_table(["", ""], [*rows, ("reason", view["reason"] or "-")])
+
+
+def _print_costs(said: list[dict[str, Any]]) -> None:
+    """What the silos say it cost, a line each; correlated randomness per kind: correlations (words at this silo)."""
+    rows = []
+    for statement in said:
+        if statement["event"] == "finished":
+            cost = statement["body"]["cost"]
+            sent = ", ".join(f"{silo} {count:,}" for silo, count in sorted(cost["bytes_sent"].items()))
+            used = [f"{n['correlations']:,} {kind} ({n['words']:,})" for kind, n in sorted(cost["randomness"].items())]
+            rows.append((statement["silo"], cost["rounds"], sent or "-", cost["peak_mib"], ", ".join(used) or "-"))
+    if rows:
+        print_table(["silo", "rounds", "bytes sent to", "MiB", "correlated randomness"], rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
 import subprocess
 import sys
@@ -26,16 +27,18 @@ from rich.table import Table
 from coordinator import server
 from silos import bundle, catalogue, config, diary, enrol, policy, results
 from silos.client import CoordinatorClient, connect
+from silos.commands.job import statements
 from silos.commands.watch import watch_job
 from silos.config import Home
 from silos.disclosure import disclosure, render
 from silos.errors import JobFailed, SiloError
 from silos.request import load_request
-from silos.spec import Spec, spec_digest
+from silos.spec import Randomness, Spec, spec_digest
 from silos.verify import Report, verify_bundle
 
 HERE = Path(__file__).parent
-SILOS = ("lender", "platform", "dealer")
+OWNERS = ("lender", "platform")
+SILOS = (*OWNERS, "dealer")
 DATASETS = {"lender": ("loans", "lender.parquet"), "platform": ("payments", "platform.parquet")}
 START_S = 60.0
 
@@ -44,7 +47,7 @@ _RULE = """
 name = "credit-model"
 dataset = "{dataset}"
 partners = ["{partner}"]
-dealers = ["dealer"]
+dealers = {dealers}
 kinds = ["vertical.logistic"]
 purposes = ["credit risk"]
 join = ["email"]
@@ -61,6 +64,7 @@ class World:
 
     root: Path
     console: Console
+    silos: tuple[str, ...] = SILOS
     url: str = ""
     processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
@@ -93,16 +97,17 @@ class World:
 
 
 @contextlib.contextmanager
-def world(root: Path, console: Console) -> Iterator[World]:
-    """A coordinator, two data owners and a dealer, enrolled, connected and ready for jobs."""
-    made = World(root, console)
+def world(root: Path, console: Console, silos: tuple[str, ...] = SILOS) -> Iterator[World]:
+    """A coordinator, two data owners and, unless `silos` leaves it out, a dealer: enrolled, connected, ready for jobs."""
+    made = World(root, console, silos)
     try:
         _start_coordinator(made)
         asyncio.run(_enrol(made))
         _register(made)
-        for silo in SILOS:
+        for silo in silos:
             made.start(silo, "silo", "serve", "--home", str(made.home(silo).root))
-        made.say("three silo nodes are running, each its own process; they only connect outwards to the coordinator")
+        count = {2: "two", 3: "three"}.get(len(silos), len(silos))
+        made.say(f"{count} silo nodes are running, each its own process; they only connect outwards to the coordinator")
         yield made
     finally:
         made.stop()
@@ -120,31 +125,34 @@ def _start_coordinator(made: World) -> None:
 
 
 async def _enrol(made: World) -> None:
-    for silo in SILOS:
+    for silo in made.silos:
         home = made.home(silo)
         config.init_home(home.root, silo)
         # A port of its own lets partners connect directly; without one the same bytes go through the relay.
         home.config.write_text(f'version = 1\nname = "{silo}"\nlisten = "127.0.0.1:0"\n', encoding="utf-8")
         token = server.create_token(made.root / "coordinator", silo, 600, False)
         await enrol.join(home, made.url, token)
-    for silo in SILOS:
-        for partner in SILOS:
+    for silo in made.silos:
+        for partner in made.silos:
             if partner != silo:
                 policy.pin(made.home(silo).policy, partner, made.home(partner).load_identity().fingerprint)
-    made.say("lender, platform and dealer enrolled with one-time tokens and pinned each other's keys")
+    everybody = " and ".join((", ".join(made.silos[:-1]), made.silos[-1]))
+    made.say(f"{everybody} enrolled with one-time tokens and pinned each other's keys")
 
 
 def _register(made: World) -> None:
+    dealers = [silo for silo in made.silos if silo not in OWNERS]
     for silo, (name, file) in DATASETS.items():
         home = made.home(silo)
         data = catalogue.add(home.catalogue, name, HERE / file, "email")
         partner = next(s for s in DATASETS if s != silo)
         label = '["default"]' if silo == "lender" else "[]"
         with home.policy.open("a", encoding="utf-8") as text:
-            text.write(_RULE.format(dataset=name, partner=partner, label=label))
+            text.write(_RULE.format(dataset=name, partner=partner, dealers=json.dumps(dealers), label=label))
         made.say(f"{silo} registered '{name}': {data.rows:,} rows, {len(data.columns)} columns; policy in policy.toml")
-    with made.home("dealer").policy.open("a", encoding="utf-8") as text:
-        text.write(_DEALER_RULE)
+    for dealer in dealers:
+        with made.home(dealer).policy.open("a", encoding="utf-8") as text:
+            text.write(_DEALER_RULE)
 
 
 async def run_job(made: World, request: Path, watcher: str = "lender") -> tuple[Spec, dict[str, Any]]:
@@ -161,7 +169,7 @@ async def run_job(made: World, request: Path, watcher: str = "lender") -> tuple[
 async def _wait_for_nodes(client: CoordinatorClient, made: World) -> None:
     """Nodes pick up jobs whenever they come; waiting only keeps their start out of the job's seconds."""
     deadline = time.monotonic() + START_S
-    for silo in SILOS:
+    for silo in made.silos:
         while "is connected to" not in (made.root / f"{silo}.log").read_text(encoding="utf-8"):
             if made.processes[silo].poll() is not None or time.monotonic() > deadline:
                 raise JobFailed("start", f"the node of {silo} did not start; see {made.root / f'{silo}.log'}")
@@ -169,25 +177,25 @@ async def _wait_for_nodes(client: CoordinatorClient, made: World) -> None:
     await client.roster()
 
 
-def export(made: World, job: str, path: Path) -> Report:
+def export(made: World, spec: Spec, path: Path) -> Report:
     """Export the bundle and verify it as an auditor would who knows the log's key and every silo's fingerprint."""
 
     home = made.home("lender")
 
     async def fetch() -> None:
         async with connect(home) as client:
-            own = [path.read_bytes() for path in sorted((home.job(job) / "entries").glob("[0-9]*.json"))]
-            await bundle.export(client, job, path, log_key=home.load_enrolment().log_key, own=own)
+            own = [path.read_bytes() for path in sorted((home.job(spec.job) / "entries").glob("[0-9]*.json"))]
+            await bundle.export(client, spec.job, path, log_key=home.load_enrolment().log_key, own=own)
 
     asyncio.run(fetch())
-    return verify(made, job, path)
+    return verify(made, spec, path)
 
 
-def verify(made: World, job: str, path: Path) -> Report:
+def verify(made: World, spec: Spec, path: Path) -> Report:
     """Check a bundle offline, with pins and the results that the silos hold."""
-    pins = {silo: made.home(silo).load_identity().fingerprint for silo in SILOS}
+    pins = {silo: made.home(silo).load_identity().fingerprint for silo in spec.participants}
     log_key = made.home("lender").load_enrolment().log_key
-    return verify_bundle(path, log_key, pins, [made.home(silo).result(job) for silo in DATASETS])
+    return verify_bundle(path, log_key, pins, [made.home(silo).result(spec.job) for silo in DATASETS])
 
 
 def tamper(source: Path, target: Path) -> str:
@@ -203,8 +211,23 @@ def tamper(source: Path, target: Path) -> str:
     return changed
 
 
-def main(keep: Path | None = None) -> int:
-    """Run the demonstration; returns the exit code.  keep: leave all homes, logs and the bundle in this directory."""
+def write_request(root: Path, randomness: Randomness) -> Path:
+    """The demonstration's request with its randomness from elsewhere, as a file in `root`."""
+    by_dealer = 'dealer = "dealer"\n'
+    text = (HERE / "job.toml").read_text(encoding="utf-8")
+    if randomness != "dealer":
+        text = text.replace(by_dealer, f'randomness = "{randomness}"\n{"" if randomness == "ot" else by_dealer}')
+    path = root / "job.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def main(keep: Path | None = None, randomness: Randomness = "dealer") -> int:
+    """Run the demonstration; returns the exit code.
+
+    keep: leave all homes, logs and the bundle in this directory.  randomness: as in the job spec; with "ot" there is no
+    dealer at all.
+    """
     console = Console(highlight=False)
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise SiloError(f"the directory {keep} is not empty")
@@ -212,11 +235,11 @@ def main(keep: Path | None = None) -> int:
     root.mkdir(parents=True, exist_ok=True)
     warming = subprocess.Popen([sys.executable, "-c", "from mpc.kinds import warm_up; warm_up()"])
     try:
-        with world(root, console) as made:
+        with world(root, console, OWNERS if randomness == "ot" else SILOS) as made:
             if warming.poll() is None:
                 console.print("  loading the numeric kernels (compiled once per installation) …")
                 warming.wait()
-            return _story(made)
+            return _story(made, write_request(root, randomness))
     finally:
         warming.kill()
         warming.wait()
@@ -226,7 +249,7 @@ def main(keep: Path | None = None) -> int:
             console.print(f"everything is in {root}", soft_wrap=True)
 
 
-def _story(made: World) -> int:
+def _story(made: World, request: Path) -> int:
     from silos.demo.reference import reference
 
     console = made.console
@@ -235,7 +258,7 @@ def _story(made: World) -> int:
         soft_wrap=True,
     )
     start = time.monotonic()
-    spec, view = asyncio.run(run_job(made, HERE / "job.toml"))
+    spec, view = asyncio.run(run_job(made, request))
     seconds = time.monotonic() - start
     if view["state"] != "done":
         console.print(f"[red]the job is {view['state']}: {view['reason']}[/red]")
@@ -248,12 +271,12 @@ def _story(made: World) -> int:
     console.print("\n".join(render(disclosure(spec))), markup=False, soft_wrap=True)
     console.print("\n[bold]Evidence[/bold]")
     path, copy = made.root / "bundle.zip", made.root / "tampered.zip"
-    honest = export(made, spec.job, path)
+    honest = export(made, spec, path)
     for check in honest.checks:
         console.print(f"  {'✓' if check.ok else '✗'} {check.name}: {check.detail}", markup=False, soft_wrap=True)
     console.print("bundle verified" if honest.ok else f"bundle REFUSED: {honest.reason}", markup=False)
     changed = tamper(path, copy)
-    forged = verify(made, spec.job, copy)
+    forged = verify(made, spec, copy)
     console.print(f"\nA copy with one bit of {changed} changed:", markup=False)
     console.print("bundle verified" if forged.ok else f"bundle REFUSED: {forged.reason}", markup=False, soft_wrap=True)
     return 0 if honest.ok and not forged.ok else 1
@@ -284,6 +307,10 @@ def _table(
         for other in names[i + 1 :]:
             total = costs[one]["bytes_sent"].get(other, 0) + costs[other]["bytes_sent"].get(one, 0)
             table.add_row(f"MB between {one} and {other}", f"{total / 1e6:.2f}")
+    table.add_row("correlated randomness from", spec.randomness)
+    for kind, used in sorted(costs[spec.active]["randomness"].items()):
+        amount = f"{used['correlations']:,} / {used['words']:,}"
+        table.add_row(f"  {kind}: correlations / words at {spec.active}", amount)
     table.add_row("peak memory of a worker, MiB", str(max(costs[n]["peak_mib"] for n in names)))
     console.print()
     console.print(table)
@@ -291,9 +318,4 @@ def _table(
 
 def job_costs(view: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What each participant's `finished` statement says the job cost."""
-    import base64
-
-    from coordinator.envelope import parse
-
-    said = [parse(base64.b64decode(entry["envelope"])).statement for entry in view["entries"]]
-    return {s.silo: s.body["cost"] for s in said if s.event == "finished"}
+    return {s["silo"]: s["body"]["cost"] for s in statements(view) if s["event"] == "finished"}

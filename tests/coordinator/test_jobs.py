@@ -36,6 +36,10 @@ class Play:
     spec: dict[str, Any]
     job: Job | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return NAMES if self.spec["dealer"] else NAMES[:2]
+
     def said(self, who: str, event: str, body: Any = None, at: dt.datetime = START, **changes: Any) -> Said:
         silo = self.silos[who]
         envelope = silo.say(event, self.spec, self.body(who, event) if body is None else body, **changes)
@@ -51,7 +55,7 @@ class Play:
             "disclosed": {"disclosure": disclosure_of(self.spec)},
             "consented": consent_body(self.silos[who], self.spec),
             "refused": {"reason": "not allowed", "rule": "default"},
-            "started": started_body([self.silos[n] for n in NAMES]),
+            "started": started_body([self.silos[n] for n in self.names]),
             "released": released_body("lender"),
             "finished": finished_body(),
             "failed": {"step": "align", "reason": "the link closed", "party": "platform"},
@@ -61,7 +65,7 @@ class Play:
     def reach(self, state: State) -> Job | None:
         """Bring a new job to an open state by the shortest way."""
         steps: list[tuple[str, str]] = [("analyst", "proposed"), ("analyst", "disclosed")]
-        steps += [(n, "consented") for n in NAMES] + [(n, "started") for n in NAMES]
+        steps += [(n, "consented") for n in self.names] + [(n, "started") for n in self.names]
         for who, event in steps:
             if (self.job.state if self.job else State.ABSENT) == state:
                 break
@@ -108,6 +112,22 @@ def test_every_pair_the_table_lacks_raises_and_changes_nothing(play: Play, state
         with pytest.raises(Conflict, match=f"takes no '{event}'"):
             apply(job, play.said(who, event, at=AFTER_END))
     assert repr(job) == before
+
+
+def test_a_whole_life_without_a_dealer(play: Play) -> None:
+    play.spec = make_spec(dealer=None)
+    job = play.reach(State.RUNNING)
+    assert job is not None
+    assert (job.dealer, job.participants) == (None, ("lender", "platform"))
+    with pytest.raises(Forbidden, match="not for dealer"):
+        play.say("dealer", "finished")
+    for who in play.names:
+        play.say(who, "released")
+        assert play.job is not None
+        assert play.job.state == State.RUNNING
+        play.say(who, "finished")
+    assert play.job is not None
+    assert play.job.state == State.DONE
 
 
 def test_the_table_covers_every_state_and_ends() -> None:
@@ -184,7 +204,8 @@ def test_a_key_replaced_after_consent_cannot_go_on_but_can_give_up(
         ({"parties": [{"silo": "lender"}, {"silo": "lender"}]}, "different silos"),
         ({"parties": [{"silo": "lender"}, {"silo": "Platform"}]}, "silo"),
         ({"dealer": "lender"}, "different silos"),
-        ({"dealer": None}, "dealer"),
+        ({"dealer": ["dealer"]}, "dealer"),
+        ({"dealer": ""}, "dealer"),
         ({"valid_until": "tomorrow"}, "valid_until"),
         ({"valid_until": "2020-01-01T00:00:00Z"}, "has passed"),
         ({"valid_until": "2020-1-1T00:00:00Z"}, "valid_until"),
@@ -244,6 +265,17 @@ BAD_BODIES: list[tuple[State, str, str, dict[str, Any], type[Refusal]]] = [
         "finished",
         {"cost": {**finished_body()["cost"], "seconds": {"train": "fast"}}},
         Malformed,
+    ),
+    *(
+        (State.RUNNING, silo, "finished", {"cost": {**finished_body()["cost"], "randomness": used}}, Malformed)
+        for silo, used in (
+            ("lender", {"triple": 3}),
+            ("lender", {"triple": {"correlations": 1}}),
+            ("lender", {"triple": {"correlations": 1, "words": -1}}),
+            ("lender", {"triple": {"correlations": 1, "words": 2, "bytes": 16}}),
+            ("lender", {"": {"correlations": 1, "words": 2}}),
+            ("dealer", {"triple": {"correlations": 1, "words": 2}}),
+        )
     ),
     (State.RUNNING, "analyst", "cancelled", {"reason": 1}, Malformed),
 ]

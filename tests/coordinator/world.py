@@ -106,7 +106,7 @@ class TestSilo:
 
 
 def make_spec(
-    parties: Sequence[str] = ("lender", "platform"), dealer: str = "dealer", **changes: Any
+    parties: Sequence[str] = ("lender", "platform"), dealer: str | None = "dealer", **changes: Any
 ) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "v": 1,
@@ -148,7 +148,7 @@ def released_body(recipient: str) -> dict[str, Any]:
 
 
 def finished_body() -> dict[str, Any]:
-    return {"cost": {"rounds": 3, "bytes_sent": {}, "seconds": {"train": "1.5"}, "peak_mib": 10}}
+    return {"cost": {"rounds": 3, "bytes_sent": {}, "seconds": {"train": "1.5"}, "peak_mib": 10, "randomness": {}}}
 
 
 @dataclass

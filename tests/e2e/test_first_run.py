@@ -69,16 +69,17 @@ def test_the_costs_are_in_the_log(finished):
     costs = job_costs(finished[1])
     assert set(costs) == set(SILOS)
     assert costs["platform"]["bytes_sent"]["dealer"] < 1000
-    assert costs["dealer"]["bytes_sent"]["lender"] > 1_000_000 > costs["dealer"]["bytes_sent"]["platform"]
+    assert min(costs["dealer"]["bytes_sent"].values()) > 1_000_000
+    assert costs["dealer"]["randomness"] == {}
     assert costs["lender"]["rounds"] > 160
 
 
 def test_the_bundle_verifies_and_a_changed_bit_is_named(made, finished, tmp_path):
-    job = finished[0].job
-    honest = export(made, job, tmp_path / "bundle.zip")
+    spec = finished[0]
+    honest = export(made, spec, tmp_path / "bundle.zip")
     assert honest.ok, honest.reason
     changed = tamper(tmp_path / "bundle.zip", tmp_path / "forged.zip")
-    forged = verify(made, job, tmp_path / "forged.zip")
+    forged = verify(made, spec, tmp_path / "forged.zip")
     assert not forged.ok
     assert str(int(Path(changed).stem)) in forged.reason
     with zipfile.ZipFile(tmp_path / "bundle.zip") as bundle:

@@ -100,6 +100,7 @@ SPEC: dict[str, Any] = {
     "created": "2026-03-01T10:00:00Z",
     "valid_until": "2026-03-01T12:00:00Z",
     "parties": [{"silo": "lender", "label": "default"}, {"silo": "platform", "label": None}],
+    "randomness": "dealer",
     "dealer": DEALER,
     "release": ["coefficients", "auc", "counts"],
 }
@@ -179,17 +180,19 @@ def honest(spec: dict[str, Any] = SPEC) -> Play:
     play, disclosed = Play(), disclosure(spec)
     play.add("analyst", "proposed", {"spec": spec}, 0)
     play.add("analyst", "disclosed", {"disclosure": disclosed}, 0)
-    for minute, silo in enumerate(PARTICIPANTS, 1):
+    participants = PARTICIPANTS if spec["dealer"] else OWNERS
+    for minute, silo in enumerate(participants, 1):
         play.add(silo, "consented", consent(silo, digest(disclosed)), minute)
-    links = {silo: sha(certificate(silo)).hex() for silo in PARTICIPANTS}
-    identities = {silo: pin_of(silo) for silo in PARTICIPANTS}
-    for silo in PARTICIPANTS:
+    links = {silo: sha(certificate(silo)).hex() for silo in participants}
+    identities = {silo: pin_of(silo) for silo in participants}
+    for silo in participants:
         play.add(silo, "started", {"links": dict(links), "identities": dict(identities)}, 5)
     for silo in OWNERS:
         body = {"recipient": silo, "result_digest": result_digest(), "items": ["coefficients", "auc"]}
         play.add(silo, "released", body, 7)
-    for silo in PARTICIPANTS:
-        cost = {"rounds": 40, "bytes_sent": {}, "seconds": {"train": "1.25"}, "peak_mib": 300}
+    for silo in participants:
+        used = {"triple": {"correlations": 3, "words": 90}} if silo in OWNERS else {}
+        cost = {"rounds": 40, "bytes_sent": {}, "seconds": {"train": "1.25"}, "peak_mib": 300, "randomness": used}
         play.add(silo, "finished", {"cost": cost}, 8)
     return play
 

@@ -33,7 +33,13 @@ def main(mode: str) -> int:
     last = {
         "result": None if dealer else {"auc": "0.7", "session": order["session"]},
         "items": [] if dealer else ["auc", "rows"] if mode == "greedy" else ["auc"],
-        "cost": {"rounds": 1, "bytes_sent": dict.fromkeys(order["fds"], 1), "seconds": {"align": "0.1"}, "peak_mib": 9},
+        "cost": {
+            "rounds": 1,
+            "bytes_sent": dict.fromkeys(order["fds"], 1),
+            "seconds": {"align": "0.1"},
+            "peak_mib": 9,
+            "randomness": {} if dealer else {"triple": {"correlations": 2, "words": 1234}},
+        },
     }
     print(json.dumps(last), flush=True)
     return 0

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from silos import catalogue, disclosure
 from silos.cli import app, main
 from silos.config import init_home
+from silos.spec import Randomness
 from tests.silos.world import JOB, coordinator_world, enrolled_world, registry, request, running_nodes, write_data
 
 EXPECTED = {
@@ -219,6 +220,11 @@ async def test_a_job_from_submission_to_its_refusal(
         assert err == "accord: a job that is refused takes no 'cancelled' entry\n"
         code, _, err = await accord("job", "show", "f" * 32)
         assert (code, err) == (1, "accord: there is no such job\n")
+
+
+def test_the_demonstration_offers_every_source_of_randomness(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("demo", "--help") == 0
+    assert f"--randomness <{'|'.join(get_args(Randomness))}>" in capsys.readouterr().out
 
 
 def test_a_changed_data_set_is_registered_anew_on_request(tmp_path: Path, home: Path) -> None:

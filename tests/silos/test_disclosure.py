@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import pytest
 
 from coordinator.envelope import canonical, digest
 from mpc.reveals import Reveal
-from silos.disclosure import PROTOCOLS, disclosure, load_reveals, render
+from mpc.supply import MODES
+from silos.disclosure import PROTOCOLS, RANDOMNESS, SUPPLIES, disclosure, load_reveals, render
 from silos.errors import DisclosureError
-from silos.spec import parse_spec, spec_digest
+from silos.spec import Randomness, parse_spec, spec_digest
 from tests.silos.world import make_spec, registry
 
 
@@ -23,7 +25,7 @@ def test_every_owner_computes_the_same_digest() -> None:
 
 
 def test_lines_go_to_the_roles_that_learn_them() -> None:
-    def roles(_: str) -> Mapping[str, Sequence[Reveal]]:
+    def roles(_: str, __: str) -> Mapping[str, Sequence[Reveal]]:
         everyone = ("owners", "active", "passive", "dealer", "coordinator")
         return {"p": tuple(Reveal(f"to-{to}", to, "x", "size") for to in everyone)}  # type: ignore[arg-type]
 
@@ -68,7 +70,7 @@ def test_it_reads_as_text_with_one_heading_per_silo() -> None:
 
 def test_a_protocol_without_a_declaration_stops_the_job() -> None:
     with pytest.raises(DisclosureError, match=r"protocol 'mpc.psi' does not declare what it reveals"):
-        disclosure(make_spec(), lambda _: {"mpc.psi": ()})
+        disclosure(make_spec(), lambda _, __: {"mpc.psi": ()})
 
 
 def test_a_module_without_a_declaration_stops_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,11 +78,53 @@ def test_a_module_without_a_declaration_stops_the_job(monkeypatch: pytest.Monkey
     with pytest.raises(
         DisclosureError, match=r"protocol 'silos.times' does not declare what it reveals, so 'k' cannot"
     ):
-        load_reveals("k")
+        load_reveals("k", "dealer")
     with pytest.raises(DisclosureError, match="there is no job kind 'other'"):
-        load_reveals("other")
+        load_reveals("other", "dealer")
 
 
+def test_randomness_without_a_declaration_stops_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DisclosureError, match="there is no correlated randomness from 'a-coin'"):
+        load_reveals("vertical.logistic", "a-coin")
+    monkeypatch.setattr("silos.disclosure.SUPPLIES", {"a-coin": {"silos.times": ("silos.times", "REVEALS")}})
+    with pytest.raises(DisclosureError, match=r"protocol 'silos.times' does not declare what it reveals"):
+        load_reveals("vertical.logistic", "a-coin")
+
+
+def test_only_a_supply_of_randomness_may_reveal_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("silos.times.REVEALS", (), raising=False)
+    monkeypatch.setattr("silos.disclosure.SUPPLIES", {"a-coin": {"silos.times": ("silos.times", "REVEALS")}})
+    assert set(load_reveals("vertical.logistic", "a-coin")) == set(PROTOCOLS["vertical.logistic"])
+    monkeypatch.setattr("silos.disclosure.PROTOCOLS", {"k": {"another": ("silos.times", "REVEALS")}})
+    with pytest.raises(DisclosureError, match="does not declare what it reveals"):
+        load_reveals("k", "a-coin")
+
+
+def test_every_source_of_randomness_has_protocols_and_assumptions() -> None:
+    assert set(SUPPLIES) == set(RANDOMNESS) == set(get_args(Randomness)) == set(MODES)
+    assert all(SUPPLIES.values())
+    assert all(RANDOMNESS.values())
+
+
+@pytest.mark.parametrize("randomness", SUPPLIES)
 @pytest.mark.parametrize("kind", PROTOCOLS)
-def test_every_protocol_of_every_kind_declares(kind: str) -> None:
-    assert set(load_reveals(kind)) == set(PROTOCOLS[kind])
+def test_every_protocol_of_every_kind_declares(kind: str, randomness: str) -> None:
+    silent = {"mpc.dealerless"}  # two owners that make randomness learn nothing by it
+    assert set(load_reveals(kind, randomness)) == {*PROTOCOLS[kind], *SUPPLIES[randomness]} - silent
+
+
+def test_a_job_without_a_dealer_has_no_line_about_one() -> None:
+    document = disclosure(make_spec(randomness="ot", dealer=None), registry)
+    assert {line["silo"] for line in document["lines"]} == {"lender", "platform", "coordinator"}
+    assert not [text for text in document["assumptions"] if "The silo that deals randomness" in text or "None" in text]
+    assert any("oblivious transfer" in text for text in document["assumptions"])
+
+
+def test_assumptions_differ_with_the_randomness() -> None:
+    texts = {
+        mode: disclosure(make_spec(randomness=mode, dealer=None if mode == "ot" else "dealer"), registry)["assumptions"]
+        for mode in MODES
+    }
+    assert len({tuple(text) for text in texts.values()}) == len(MODES)
+    assert any("passes nothing that it knows on" in text for text in texts["verified-dealer"])
+    assert any("deals wrongly stops the job before a result is released" in text for text in texts["verified-dealer"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import sys
 import uuid
 from pathlib import Path
@@ -23,6 +24,7 @@ from silos.node import Node
 from silos.results import read_result, result_digest
 from silos.spec import Spec, spec_digest
 from silos.times import utcnow
+from silos.verify import verify_bundle
 from tests.silos.world import SILOS, World, enrolled_world, make_spec, registry, running_nodes
 
 FINAL = {"done", "refused", "failed", "cancelled", "expired"}
@@ -94,6 +96,29 @@ async def test_a_job_runs_to_its_release(tmp_path: Path, monkeypatch: pytest.Mon
         assert set(started["lender"]["identities"]) == set(SILOS)
         sessions = {read_result(world.home(o).result(spec.job))["result"]["session"] for o in ("lender", "platform")}
         assert len(sessions) == 1
+
+
+async def test_a_job_without_a_dealer_needs_two_nodes_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(monkeypatch)
+    async with enrolled_world(tmp_path) as world, connect(world.home("lender")) as client:
+        async with running_nodes(world, "lender", "platform"):
+            spec = fresh(randomness="ot", dealer=None)
+            view = await outcome(world, client, spec)
+        assert (view["state"], view["reason"]) == ("done", "")
+        assert (view["participants"], view["dealer"]) == (["lender", "platform"], None)
+        assert body(view, "lender", "started") == body(view, "platform", "started")
+        assert not world.home("dealer").job(spec.job).exists()
+        file = tmp_path / "bundle.zip"
+        root = world.home("platform").root
+        assert await asyncio.to_thread(accord, "audit", "export", spec.job, "-o", file, "--home", root) == 0
+        assert verify_bundle(file).ok
+        capsys.readouterr()
+        assert await asyncio.to_thread(accord, "job", "show", spec.job, "--home", root) == 0
+        shown = capsys.readouterr().out
+    assert re.search(r"^randomness +ot *$", shown, re.MULTILINE)
+    assert re.search(r"^lender +1 +platform 1 +9 +2 triple \(1,234\) *$", shown, re.MULTILINE)
 
 
 async def test_the_audit_commands_prove_a_finished_job(

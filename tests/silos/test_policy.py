@@ -34,6 +34,8 @@ def test_the_usual_job_is_allowed_with_the_pins_of_the_others(tmp_path: Path) ->
     [
         ({"partners": ["hospital"]}, "platform is not a partner"),
         ({"dealers": []}, "dealer may not be the dealer"),
+        ({"randomness": ["ot"]}, "randomness 'dealer' is not allowed"),
+        ({"randomness": []}, "randomness 'dealer' is not allowed"),
         ({"expires": "2026-02-28"}, "it expired on 2026-02-28"),
         ({"kinds": ["vertical.trees"]}, "jobs of kind 'vertical.logistic' are not allowed"),
         ({"purposes": ["fraud"]}, "purpose 'credit risk' is not allowed"),
@@ -56,6 +58,42 @@ def test_a_clause_left_out_permits_nothing(tmp_path: Path, clause: str) -> None:
     rules = parsed(tmp_path, policy_text({k: v for k, v in RULE.items() if k != clause}, PINS))
     with pytest.raises(PolicyDenied):
         rules.decide(make_spec(), "lender", TODAY)
+
+
+@pytest.mark.parametrize(
+    ("listed", "asked", "allowed"),
+    [
+        (None, "dealer", True),
+        (None, "verified-dealer", True),
+        (None, "ot", True),
+        (["dealer"], "verified-dealer", False),
+        (["verified-dealer", "ot"], "dealer", False),
+        (["verified-dealer", "ot"], "verified-dealer", True),
+        (["verified-dealer", "ot"], "ot", True),
+        (["dealer", "verified-dealer"], "ot", False),
+    ],
+)
+def test_a_rule_may_say_where_randomness_comes_from(
+    tmp_path: Path, listed: list[str] | None, asked: str, allowed: bool
+) -> None:
+    rule = RULE if listed is None else {**RULE, "randomness": listed}
+    spec = make_spec(randomness=asked, dealer=None if asked == "ot" else "dealer")
+    rules = parsed(tmp_path, policy_text(rule, PINS))
+    if allowed:
+        assert set(rules.decide(spec, "lender", TODAY).pins) == set(spec.participants) - {"lender"}
+        return
+    with pytest.raises(PolicyDenied, match=f"rule 'credit-model': randomness '{asked}' is not allowed$"):
+        rules.decide(spec, "lender", TODAY)
+
+
+def test_without_a_dealer_nobody_has_to_be_one(tmp_path: Path) -> None:
+    spec = make_spec(randomness="ot", dealer=None)
+    rule = {k: v for k, v in RULE.items() if k != "dealers"}
+    pins = {"platform": PINS["platform"]}
+    assert parsed(tmp_path, policy_text(rule, pins)).decide(spec, "lender", TODAY).pins == pins
+    serving = parsed(tmp_path, policy_text({}, {"lender": "a" * 64, **pins}, dealer_for=["lender", "platform"]))
+    with pytest.raises(PolicyDenied, match="dealer has no part in this job"):
+        serving.decide(spec, "dealer", TODAY)
 
 
 @pytest.mark.parametrize("unpinned", ["platform", "dealer"])
@@ -131,6 +169,10 @@ def test_a_dealer_serves_only_whom_it_names_and_knows(tmp_path: Path) -> None:
         (
             'version = 1\n[[allow]]\nname="a"\ndataset="d1"\n[[allow]]\nname="a"\ndataset="d1"',
             "two rules are called 'a'",
+        ),
+        (
+            'version = 1\n[[allow]]\nname = "a"\ndataset = "d1"\nrandomness = ["dice"]',
+            r"'allow\[0\].randomness\[0\]' must be 'dealer', 'verified-dealer' or 'ot', got 'dice'",
         ),
         ("version = ", "is not well-formed TOML"),
     ],

@@ -36,7 +36,21 @@ def test_a_spec_survives_the_wire_and_has_one_digest() -> None:
 
 def test_the_digest_is_pinned() -> None:
     """If this changes, silos of two versions no longer understand each other's consents."""
-    assert spec_digest(make_spec()) == "abbf3d7efed42f9012de2969476a6371c84bfbe081294cfe75df0df07b169ba9"
+    assert spec_digest(make_spec()) == "fc8f56da4cdb22781d4fe7803a99f96a69a5b588a194eab310dd251572ec5785"
+
+
+def test_randomness_says_whether_there_is_a_dealer() -> None:
+    assert make_spec().randomness == "dealer"
+    assert make_spec(randomness="verified-dealer").participants == ("lender", "platform", "dealer")
+    without = {k: v for k, v in request(randomness="ot").items() if k != "dealer"}
+    spec = build_spec(without, job=JOB, now=NOW, salt=SALT)
+    assert (spec.dealer, spec.participants) == (None, ("lender", "platform"))
+    assert spec.document()["dealer"] is None
+    assert parse_spec(json.loads(json.dumps(spec.document()))) == spec
+    missing = spec.document()
+    del missing["dealer"]
+    with pytest.raises(SpecError, match=r"^the job spec: 'dealer' is missing$"):
+        parse_spec(missing)
 
 
 def test_there_are_no_floats_in_a_spec() -> None:
@@ -75,6 +89,22 @@ def _changed(path: str, value: Any) -> dict[str, Any]:
         ("purpose", "", "the job spec: 'purpose' has too few characters"),
         ("purpos", "x", "the job spec: 'purpos' is not a known setting"),
         ("dealer", "platform", "the job spec: 'dealer' must have no data in the job, but platform is a data owner"),
+        (
+            "dealer",
+            None,
+            "the job spec: 'dealer' must be the name of a silo with randomness 'dealer', got none",
+        ),
+        (
+            "randomness",
+            "ot",
+            "the job spec: 'dealer' must be null (in a request: left out) with randomness 'ot', got 'dealer'",
+        ),
+        (
+            "randomness",
+            "dice",
+            "the job spec: 'randomness' must be 'dealer', 'verified-dealer' or 'ot', got 'dice'",
+        ),
+        ("randomness", None, "the job spec: 'randomness' must be 'dealer', 'verified-dealer' or 'ot', got None"),
         ("dealer", "coordinator", "the job spec: 'coordinator' is not a silo's name"),
         ("dealer", "Dealer", "the job spec: 'dealer' does not have the form ^[a-z][a-z0-9-]{1,31}$, got 'Dealer'"),
         ("parties", [], "the job spec: 'parties' must be exactly two data owners in this version, got 0"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from coordinator.envelope import canonical, digest
-from silos.verify import verify_bundle
+from silos.verify import show, verify_bundle
 from tests.silos import bundles
 from tests.silos.bundles import FILES, LOG, SPEC, Play, check, ending, honest, ledger, refused, write
 
@@ -40,6 +40,16 @@ def edit(silo: str, event: str, /, **changes: Any) -> Callable[[Play], None]:
                 setattr(step, name, value)
             else:
                 step.body[name] = value
+
+    return change
+
+
+def account(silo: str, /, **changes: Any) -> Callable[[Play], None]:
+    """A silo's account of its costs, changed in parts."""
+
+    def change(play: Play) -> None:
+        body = play.get(silo, "finished").body
+        body["cost"] = {**body["cost"], **changes}
 
     return change
 
@@ -203,6 +213,26 @@ BROKEN: dict[str, tuple[Callable[[Play], None], str]] = {
     "no owners": (respec(parties=[]), "its spec names no distinct participants"),
     "a party without a name": (respec(parties=[{}, {"silo": "lender"}]), "its spec names no distinct participants"),
     "the coordinator as dealer": (respec(dealer="coordinator"), "its spec names no distinct participants"),
+    "a job of no dealer that names one": (
+        respec(randomness="ot"),
+        r"^entry \d+, 'proposed' by analyst: its spec names a dealer where there is none, or none where there is one$",
+    ),
+    "a job of a dealer that names none": (respec(dealer=None), "or none where there is one$"),
+    "randomness from nowhere": (respec(randomness="dice"), "its spec lacks something that every spec has"),
+    "an account without randomness": (
+        edit("lender", "finished", cost={"rounds": 1, "bytes_sent": {}, "seconds": {}, "peak_mib": 1}),
+        r"^entry \d+: it is no statement that this format knows",
+    ),
+    "a dealer that used randomness": (
+        account("dealer", randomness={"triple": {"correlations": 3, "words": 90}}),
+        r"^entry \d+, 'finished' by dealer: its account of the randomness 'triple' is not what the format has here$",
+    ),
+    "randomness without words": (account("lender", randomness={"triple": {"correlations": 3}}), "its account of the"),
+    "owners that used different randomness": (
+        account("platform", randomness={"triple": {"correlations": 4, "words": 90}}),
+        r"^entry \d+, 'finished' by platform: it used other randomness than lender, though owners use it together$",
+    ),
+    "bytes to a stranger": (account("lender", bytes_sent={"mallory": 3}), "it sent bytes to a silo without a part$"),
     "a spec without release": (respec(release="auc"), "its spec lacks something that every spec has"),
     "a spec of another job": (respec(job=bundles.OTHER_JOB), "its spec is of job 1e1e"),
     "a body with another field": (
@@ -223,6 +253,17 @@ def test_a_story_that_breaks_a_rule_is_refused(tmp_path: Path, what: str) -> Non
 
 def test_breaking_a_copy_leaves_the_honest_story_alone(tmp_path: Path) -> None:
     assert check(tmp_path, honest()).ok
+
+
+def test_a_job_without_a_dealer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    play = honest({**SPEC, "randomness": "ot", "dealer": None})
+    report = check(tmp_path, play)
+    assert report.ok, report.reason
+    assert report.summary is not None
+    assert (report.summary.randomness, report.summary.participants) == ("ot", ["lender", "platform"])
+    assert next(c.detail for c in report.checks if c.name == "costs") == "3 triple"
+    show(report)
+    assert "computed by lender, platform; correlated randomness: ot" in capsys.readouterr().out
 
 
 def test_an_expiry_before_its_time(tmp_path: Path) -> None:

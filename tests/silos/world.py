@@ -13,7 +13,7 @@ from typing import Any
 
 from coordinator import server
 from coordinator.envelope import parse
-from mpc.reveals import Reveal
+from mpc.reveals import Reveal, To
 from silos import catalogue, diary, policy
 from silos.client import CoordinatorClient, connect
 from silos.config import Home, init_home
@@ -29,11 +29,12 @@ JOB, SALT = "0123456789abcdef0123456789abcdef", "00112233445566778899aabbccddeef
 SILOS = ("lender", "platform", "dealer")
 
 
-def registry(_: str) -> Mapping[str, Sequence[Reveal]]:
-    """Declarations of two made-up protocols."""
+def registry(_: str, randomness: str) -> Mapping[str, Sequence[Reveal]]:
+    """Declarations of two made-up protocols; the second one supplies the randomness."""
+    to: To = "owners" if randomness == "ot" else "dealer"
     return {
         "mpc.psi": (Reveal("matches", "owners", "which of its own rows the other owner also has", "exact"),),
-        "mpc.dealer": (Reveal("shapes", "dealer", "the shapes of the randomness it makes", "size"),),
+        "mpc.dealer": (Reveal("shapes", to, "the shapes of the randomness it makes", "size"),),
     }
 
 

@@ -18,7 +18,8 @@ N = 400
 
 def plan(me, **changed):
     made = Plan(
-        parties=("lender", "platform"), dealer="dealer", me=me, active=0, key="email", label="y" if me == 0 else None,
+        parties=("lender", "platform"), randomness="dealer", dealer="dealer", me=me, active=0, key="email",
+        label="y" if me == 0 else None,
         features=(Feature("a", "number"), Feature("c", "category")), identifier="email/v1", duplicates="refuse",
         minimum_matches=50, winsorise_sd=8, rare_category=5, settings=Settings(passes=4), holdout_percent=30, salt=SALT,
         release=("coefficients", "auc", "counts"),
@@ -64,7 +65,7 @@ def run_job(lender=None, platform=None, data=None, progress=None):
 def test_each_owner_gets_its_part():
     steps = []
     run = run_job(progress=steps)
-    lender, platform = run.results["lender"], run.results["platform"]
+    lender, platform = (run.results[name].result for name in ("lender", "platform"))
     assert lender["rows"]["matched"] == platform["rows"]["matched"] == N - 50
     assert lender["rows"]["training"] + lender["rows"]["held_out"] == N - 50
     assert lender["auc"] == platform["auc"]
@@ -80,7 +81,7 @@ def test_a_result_holds_what_is_released_and_nothing_else(release):
     run = run_job(plan(0, release=release), plan(1, release=release))
     names = {"auc": "auc", "counts": "rows", "coefficients": "model"}
     for owner in ("lender", "platform"):
-        assert set(run.results[owner]) == {names[item] for item in release}
+        assert set(run.results[owner].result) == {names[item] for item in release}
 
 
 def test_no_number_in_a_result_is_a_float():
@@ -89,7 +90,14 @@ def test_no_number_in_a_result_is_a_float():
         for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
             walk(item)
 
-    walk(run_job().results["lender"])
+    walk(run_job().results["lender"].result)
+
+
+def test_both_owners_say_what_randomness_they_used():
+    lender, platform = (run_job().results[name].used for name in ("lender", "platform"))
+    assert {kind: usage.count for kind, usage in lender.items()} == {k: u.count for k, u in platform.items()}
+    assert lender["fourier"].count == 4 + 2, "a tuple for each pass, two for the AUC"
+    assert all(usage.words > 0 for usage in (*lender.values(), *platform.values()))
 
 
 @pytest.mark.parametrize("labels", [np.arange(N) % 3, np.zeros(N), np.full(N, np.nan), np.full(N, 0.5)])
@@ -111,8 +119,8 @@ def test_duplicates_stop_it_or_the_first_row_counts():
     with pytest.raises(LocalProtocolError, match="email"):
         run_job(data=data)
     run = run_job(plan(0, duplicates="first"), plan(1, duplicates="first"), data=data)
-    assert run.results["platform"]["rows"]["duplicates"] == 1
-    assert run.results["platform"]["rows"]["matched"] == N - 51
+    assert run.results["platform"].result["rows"]["duplicates"] == 1
+    assert run.results["platform"].result["rows"]["matched"] == N - 51
 
 
 def test_columns_that_never_vary_are_an_error_of_their_owner():
