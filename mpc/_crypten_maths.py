@@ -2,8 +2,8 @@
 
 A shared value is an integer of Z_2^64 read as signed, and `frac_bits` says where its point is (CrypTen: encoder, scale
 2^frac_bits).  The functions take CrypTen's tensors and encoders as they are; this module does not import CrypTen.
-Nothing here can see a range error in a shared value: inputs are checked when encoded, and the documentation of every
-operation says how large its result may be.
+Inputs are checked when encoded and results when opened.  In between nobody sees whether a value leaves the range: the
+documentation of every operation says how large its result may be, and `mpc.engine.check_range` looks at a shared one.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from mpc._crypten_seams import current, draw, plan_triple, public_keep_mask, to_tensor, to_words
-from mpc.errors import LocalProtocolError
-from mpc.triples import SquarePair, product
+from mpc import products
+from mpc._crypten_seams import current, plan_triple, public_keep_mask, to_tensor, to_words
+from mpc.correlations import Correlation, Ticket
+from mpc.errors import LocalProtocolError, OutOfRange
+from mpc.triples import product
 from mpc.truncation import RANGE_BITS, Truncation, truncate
 
 SENTINEL = -1
@@ -51,10 +54,36 @@ def encode(self: Any, x: Any, device: Any = None) -> torch.Tensor:  # noqa: ARG0
 
 
 def decode(self: Any, tensor: torch.Tensor | None) -> torch.Tensor | None:
-    """Opened integers as float64, exactly wherever float64 can; integers stay integers at scale 1."""
+    """Opened integers as float64, exactly wherever float64 can; integers stay integers at scale 1.
+
+    Raises: OutOfRange if one is not what a fixed-point number in range can be.
+    """
     if tensor is None or self.scale == 1:
         return tensor
+    check_opened(to_words(tensor), _bits(self), "tensor", "revealing")
     return tensor.double() / float(self.scale)
+
+
+def check_opened(
+    words: npt.NDArray[Any], frac_bits: int, name: str, operation: str, limit: float | None = None
+) -> None:
+    """Refuse opened words that are out of range: 2^62 units and more, or beyond `limit`, in real units, plus one unit.
+
+    Raises: OutOfRange naming the tensor and the operation, but no value.  LocalProtocolError if the limit is none.
+    """
+    largest = largest_word(frac_bits, limit)
+    signed = words.view(np.int64)
+    if signed.size and (int(signed.max()) > largest or int(signed.min()) < -largest):
+        raise OutOfRange(name, operation, f"within +-{2.0 ** (RANGE_BITS - frac_bits) if limit is None else limit:g}")
+
+
+def largest_word(frac_bits: int, limit: float | None) -> int:
+    """The largest size of a word that is in range.  Raises: LocalProtocolError if there is no such limit."""
+    if limit is None:
+        return (1 << RANGE_BITS) - 1
+    if not 0 <= limit < 2.0 ** (RANGE_BITS - frac_bits):
+        raise LocalProtocolError(f"a limit is between 0 and 2^{RANGE_BITS - frac_bits}, not {limit}")
+    return math.ceil(limit * 2.0**frac_bits) + 1
 
 
 def as_numbers(x: Any) -> torch.Tensor:
@@ -127,7 +156,7 @@ def _private(x: Share, y: Share, op: str, conv: dict[str, Any]) -> tuple[torch.T
     if op in SUMS:
         a, b = (t.share if t.encoder.scale == fine.scale else t.share * (fine.scale // t.encoder.scale) for t in (x, y))
         return (a + b if op == "add" else a - b), fine
-    return _rescaled(multiplied(op, x.share, y.share, **conv), coarse.scale), fine
+    return multiplied(op, x.share, y.share, int(coarse.scale), **conv), fine
 
 
 def _public(x: Share, y: Any, op: str, conv: dict[str, Any]) -> tuple[torch.Tensor, Any]:
@@ -148,43 +177,50 @@ def _apply(op: Any, x: torch.Tensor, y: torch.Tensor, **conv: Any) -> torch.Tens
     return to_tensor(product(op, to_words(x), to_words(y), **conv))
 
 
-def multiplied(op: str, x: torch.Tensor, y: torch.Tensor, **conv: Any) -> torch.Tensor:
-    """Shares of op(x, y) in the ring, from shares of x and y, with one triple.
+def multiplied(op: str, x: torch.Tensor, y: torch.Tensor, divisor: int = 1, **conv: Any) -> torch.Tensor:
+    """Shares of op(x, y) in the ring, from shares of x and y, with one triple; then of that over `divisor`.
 
-    Reveals: nothing; both opened words are uniform.
-    Cost: 1 round; to every other party, 8 bytes per element of x and y; the dealer sends party 0 8 per result.
+    Reveals: nothing; every opened word is uniform.
+    Cost: 1 round, 2 with a divisor; to every other party, 8 bytes per element of x and y, and of the result to divide it;
+    the dealer sends 8 per result in all, 24 with a divisor, asked for at once.
     Security: semi-honest parties; the dealer does not collude.
-    Source: Beaver, CRYPTO 1991.
+    Source: Beaver, CRYPTO 1991; for the division, as `mpc.truncation`.
     Raises: LocalProtocolError if the operands do not fit together or there is no triple for this operation.
     """
-    request = plan_triple(op, x.shape, y.shape, **conv)
-    (a, b), (c,) = draw(request)
-    session = current().session
-    masked = [np.subtract(to_words(x), a).reshape(-1), np.subtract(to_words(y), b).reshape(-1)]
-    epsilon, delta = session.open_many("crypten/multiply", masked)
-    epsilon, delta = epsilon.reshape(x.shape), delta.reshape(y.shape)
-    if session.me == 0:  # (epsilon + a)(delta + b), with epsilon delta counted once
-        b = np.add(b, delta)
-    c += product(request.op, epsilon, np.asarray(b), **request.conv)
-    c += product(request.op, a, delta, **request.conv)
-    return to_tensor(c)
+    more = conv.pop("output_padding", 0)
+    pads = conv.pop("padding", 0)
+    if op.startswith("conv_transpose") and np.any(more):  # what lies beyond the padding: the whole is wanted, then cut
+        whole = multiplied(op, x, y, **conv)
+        return _rescaled(_cut(whole, pads, more), divisor)
+    request = plan_triple(op, x.shape, y.shape, **({"padding": pads} if op.startswith("conv") else {}), **conv)
+    session, words = current().session, (to_words(x), to_words(y))
+    tickets = _plan(request, math.prod(request.shape), divisor)
+    out = products.multiply(session, tickets[0], *words)
+    return to_tensor(truncate(session, out, tickets[1]) if len(tickets) > 1 else out)
 
 
-def squared(x: torch.Tensor) -> torch.Tensor:
-    """Shares of x^2 in the ring, elementwise.
+def _cut(whole: torch.Tensor, padding: Any, more: Any) -> torch.Tensor:
+    """A transposed convolution's output without its padding, but with `more` at the far ends, zeros where there is nothing."""
+    for axis in range(2, whole.dim()):
+        p, m = (v if isinstance(v, int) else v[axis - 2] for v in (padding, more))
+        size = whole.shape[axis]
+        whole = torch.nn.functional.pad(whole, (0, 0) * (whole.dim() - 1 - axis) + (0, m))
+        whole = whole.narrow(axis, p, size - 2 * p + m)
+    return whole.contiguous()
 
-    Reveals: nothing; the opened word is uniform.
-    Cost: 1 round; 8 bytes per element to every other party; the dealer sends party 0 as much.
-    Security: semi-honest parties; the dealer does not collude.
-    Source: Beaver, CRYPTO 1991.
-    """
-    (r,), (r2,) = draw(SquarePair(shape=tuple(x.shape)))
-    session = current().session
-    epsilon = session.open_words("crypten/square", np.asarray(np.subtract(to_words(x), r)))
-    r2 += np.multiply(np.multiply(r, epsilon), np.uint64(2))
-    if session.me == 0:
-        r2 += np.multiply(epsilon, epsilon)
-    return to_tensor(r2)
+
+def squared(x: torch.Tensor, divisor: int = 1) -> torch.Tensor:
+    """Shares of x^2 in the ring, elementwise, over `divisor`; everything else as `multiplied`, with one operand."""
+    session, words = current().session, to_words(x)
+    tickets = _plan(products.plan_square(words.shape), words.size, divisor)
+    out = products.square(session, tickets[0], words)
+    return to_tensor(truncate(session, out, tickets[1]) if len(tickets) > 1 else out)
+
+
+def _plan(request: Correlation, n: int, divisor: int) -> list[Ticket]:
+    """Ask for a product and, unless there is nothing to divide, for the division of its n results: one way to the dealer."""
+    rescale = [Truncation(n=n, divisor=divisor)] if divisor > 1 and n else []
+    return current().session.correlations.plan([request, *rescale])
 
 
 def beaver_protocol(op: str, x: Share, y: Share, **conv: Any) -> Share:
@@ -199,7 +235,7 @@ def beaver_square(x: Share) -> Share:
 
 def square_(self: Share) -> Share:
     """Square in place, at the same scale."""
-    self.share = _rescaled(squared(self.share), self.encoder.scale)
+    self.share = squared(self.share, int(self.encoder.scale))
     return self
 
 

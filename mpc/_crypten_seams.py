@@ -333,7 +333,7 @@ def plan_triple(op: str, size0: Sequence[int], size1: Sequence[int], **conv: Any
     if op.startswith("conv"):
         for name, default in (("stride", 1), ("padding", 0), ("dilation", 1)):
             value = conv.pop(name, default)
-            steps[name] = (value,) * int(op[4]) if isinstance(value, int) else tuple(value)
+            steps[name] = (value,) * int(op[-2]) if isinstance(value, int) else tuple(value)
     try:
         return Triple.model_validate({"op": op, "shape0": tuple(size0), "shape1": tuple(size1), **steps, **conv})
     except ValidationError as exc:

@@ -11,13 +11,15 @@ silently undo this.
         result = reveal(x * x)
 
 A fixed-point value with f fractional bits is an integer of Z_2^64 over 2^f.  Before a product of two of them is brought back
-to f bits it has 2f, and must stay under 2^62: |x y| < 2^(62 - 2f).  Nobody can see a shared value leave that range.
+to f bits it has 2f, and must stay under 2^62: |x y| < 2^(62 - 2f).  Inputs and opened results are checked, and functions
+check their arguments; a product does not, so `check_range` looks at what stays shared.
 
 Adversary: the parties and the dealer are semi-honest, and the dealer does not collude with a party.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import inspect
@@ -25,7 +27,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,9 +35,14 @@ import torch
 from omegaconf import OmegaConf
 
 from mpc import _crypten_maths as maths
+from mpc import _crypten_nn as nn
+from mpc import _crypten_onnx as onnx
 from mpc import _crypten_seams as seams
-from mpc import compare
+from mpc import compare, functions
+from mpc._crypten_ops import Run
 from mpc._crypten_pins import PINS
+from mpc._crypten_refused import REFUSED, REFUSED_SETTINGS, REQUIRED_SETTINGS, refusal
+from mpc._crypten_replaced import GRADIENTS, REPLACED
 from mpc.correlations import Correlation
 from mpc.errors import LocalProtocolError
 from mpc.ring import decode
@@ -75,6 +82,7 @@ __all__ = [
     "SharedTensor",
     "bind",
     "check_pins",
+    "check_range",
     "crypten",
     "from_words",
     "mpc_tensor",
@@ -109,7 +117,7 @@ def to_words(t: SharedTensor) -> Words:
 
 def mpc_tensor(t: SharedTensor) -> MPCTensor:
     """The same shares behind CrypTen's front end: comparisons, non-linear functions, autograd and crypten.nn."""
-    return MPCTensor.from_shares(t.share, precision=int(t.encoder.scale).bit_length() - 1)
+    return _front(t.shallow_copy())
 
 
 def share_from(owner: int, values: npt.ArrayLike | None, shape: Sequence[int], frac_bits: int) -> SharedTensor:
@@ -133,31 +141,58 @@ def share_from(owner: int, values: npt.ArrayLike | None, shape: Sequence[int], f
     return SharedTensor(tensor, size=torch.Size(shape), precision=frac_bits, src=owner)
 
 
-def reveal(t: SharedTensor | MPCTensor) -> npt.NDArray[np.float64]:
+def reveal(t: SharedTensor | MPCTensor, name: str = "tensor", limit: float | None = None) -> npt.NDArray[np.float64]:
     """Open a tensor to all parties.
+
+    name: what to call it in an error.  limit: the largest size a value may have, in real units; by default all that the
+    tensor's scale has room for, below 2^(62 - frac_bits).
 
     Reveals: to every party, the values.
     Cost: 1 round; 8 bytes per element to every other party.
     Security: semi-honest parties.
     Source: additive secret sharing.
+    Raises: OutOfRange, at every party, if a value is beyond the limit.
     """
-    return _decoded(t, t.reveal())
+    return _decoded(t, t.reveal(), name, limit)
 
 
-def reveal_to(t: SharedTensor | MPCTensor, party: int) -> npt.NDArray[np.float64] | None:
+def reveal_to(
+    t: SharedTensor | MPCTensor, party: int, name: str = "tensor", limit: float | None = None
+) -> npt.NDArray[np.float64] | None:
     """Open a tensor to one party; the others get None.
+
+    name, limit: as for `reveal`.
 
     Reveals: to that party, the values.
     Cost: 1 round; 8 bytes per element from every other party to it.
     Security: semi-honest parties.
     Source: additive secret sharing.
+    Raises: OutOfRange, at that party, if a value is beyond the limit.
     """
     opened = t.reveal(dst=party)
-    return None if opened is None else _decoded(t, opened)
+    return None if opened is None else _decoded(t, opened, name, limit)
 
 
-def _decoded(t: Any, opened: torch.Tensor) -> npt.NDArray[np.float64]:
-    return np.asarray(decode(seams.to_words(opened), int(t.encoder.scale).bit_length() - 1))
+def check_range(t: SharedTensor | MPCTensor, name: str, limit: float) -> None:
+    """Make sure that every value of a tensor that stays shared is within +-limit, in real units, or raise at every party.
+
+    Reveals: to every party, whether any value is outside; not which, how many or how far.
+    Cost: 5 rounds; as `mpc.functions.guard`, 16.75 bytes per element to every other party.
+    Security: semi-honest parties; the dealer does not collude.  A value outside is missed with probability 2^-64.
+    Source: as `mpc.functions.guard`.
+    Raises: OutOfRange naming the tensor; LocalProtocolError if the limit is not below 2^(62 - frac_bits).
+    """
+    session, words, frac_bits = seams.current().session, seams.to_words(t.share), nn.bits_of(t)
+    maths.largest_word(frac_bits, limit)
+    tickets = session.correlations.plan(functions.plan_guard(words.size))
+    use = functions.Range(frac_bits=frac_bits, what=name, operation="a checkpoint")
+    functions.guard(session, tickets, words, (-limit, limit), use)
+
+
+def _decoded(t: Any, opened: torch.Tensor, name: str, limit: float | None) -> npt.NDArray[np.float64]:
+    words, frac_bits = seams.to_words(opened), nn.bits_of(t)
+    maths.check_opened(words, frac_bits, name, "revealing", limit)
+    return np.asarray(decode(words, frac_bits))
 
 
 # What follows replaces functions of CrypTen that need its own classes.
@@ -174,13 +209,38 @@ def _a2b(tensor: Any) -> Any:
     return binary
 
 
+# CrypTen's constructors share an empty tensor, and every look at an attribute asks its configuration whether to validate:
+# two thirds of the time of a small operation.
+
+
+def _front(t: Any, ptype: Any = crypten.mpc.arithmetic) -> Any:
+    """The front end of shares, made without sharing anything."""
+    result = object.__new__(MPCTensor)
+    crypten.CrypTensor.__init__(result)
+    result._tensor, result.ptype = t, ptype
+    return result
+
+
+def _from_shares(share: torch.Tensor, precision: int | None = None, ptype: Any = crypten.mpc.arithmetic) -> Any:
+    """A front-end tensor from everybody's share."""
+    return _front(ptype.to_tensor().from_shares(share, precision=precision), ptype)
+
+
+def _clone(self: Any) -> Any:
+    """A deep copy."""
+    return _front(self._tensor.clone(), self.ptype)
+
+
+def _shallow_copy(self: Any) -> Any:
+    """A copy that has its own gradient and the same shares."""
+    return _front(self._tensor, self.ptype)
+
+
 def _compared(self: Any, run: Callable[..., Words], plan: Callable[[int], Sequence[Correlation]]) -> Any:
     """One of `mpc.compare`'s protocols on a front-end tensor: shared integers 0 or 1, whatever its scale."""
     session, words = seams.current().session, seams.to_words(self._tensor.share)
     bits = run(session, session.correlations.plan(plan(words.size)), words)
-    result = MPCTensor([])
-    result._tensor = from_words(bits, 0)
-    return result
+    return _front(from_words(bits, 0))
 
 
 def _ltz(self: Any) -> Any:
@@ -203,91 +263,72 @@ def _ne(self: Any, y: Any) -> Any:
     return 1 - _eqz(self - y)
 
 
+class _Step(crypten.nn.Module):  # type: ignore[misc]  # CrypTen is untyped
+    """One operation of a model that was read from ONNX."""
+
+    SUPPORTS_PLAINTEXT_INPUTS = True
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def forward(self, values: Any) -> Any:
+        """The operation on its inputs; a graph passes a list unless there is one."""
+        return self._run(values if isinstance(values, list) else [values], self.training)
+
+
+def _graph(plan: onnx.Plan) -> Any:
+    """CrypTen's graph of modules for a plan."""
+    graph = crypten.nn.Graph(list(plan.inputs), plan.output)
+    for name, weight in plan.weights.items():
+        graph.add_module(name, crypten.nn.Parameter(weight, trainable=name not in plan.statistics), [])
+    for node in plan.nodes:
+        graph.add_module(node.output, _Step(node.run), list(node.inputs))
+    return graph
+
+
+def _from_onnx(model: Any) -> Any:
+    """A CrypTen model from a serialised ONNX graph, as bytes or a file that is open for reading them."""
+    return _graph(onnx.read(model if isinstance(model, bytes) else model.read()))
+
+
+def _from_pytorch(model: torch.nn.Module, dummy_input: Any) -> Any:
+    """A CrypTen model from a PyTorch one; an input of the right shape says how data flows through it."""
+    graph = _graph(onnx.export(model, dummy_input))
+    graph.pytorch_model = copy.deepcopy(model)
+    return graph.train(mode=model.training)
+
+
+def _to_pytorch(self: Any) -> torch.nn.Module:
+    """The PyTorch model this graph was made from, with the graph's weights."""
+    return onnx.write_back(self, self.pytorch_model)
+
+
 _OURS: dict[str, Any] = {
-    "crypten.communicator:get": seams.SessionCommunicator.get,
-    "crypten.communicator:is_initialized": seams.SessionCommunicator.is_initialized,
-    "crypten.communicator:DistributedCommunicator": seams.SessionCommunicator,
-    "crypten.communicator:InProcessCommunicator": seams.SessionCommunicator,
-    "crypten.common.rng:generate_random_ring_element": seams.ring_elements,
-    "crypten.common.rng:generate_kbit_random_tensor": seams.random_bits,
+    **REPLACED,
     "crypten.common.functions.logic:eq": _eq,  # these two are the operators == and !=
     "crypten.common.functions.logic:ne": _ne,
-    "crypten.common.functions.power:pow": maths.power,
-    "crypten.encoder:FixedPointEncoder.encode": maths.encode,
-    "crypten.encoder:FixedPointEncoder.decode": maths.decode,
-    "crypten.gradients:AutogradDropout.forward": maths.dropout_forward,
-    "crypten.gradients:AutogradFeatureDropout.forward": maths.feature_dropout_forward,
-    "crypten.mpc.primitives.arithmetic:ArithmeticSharedTensor.__init__": maths.init_shared,
-    "crypten.mpc.primitives.arithmetic:ArithmeticSharedTensor.__repr__": maths.hidden,
-    "crypten.mpc.primitives.arithmetic:ArithmeticSharedTensor._arithmetic_function": maths.arithmetic,
-    "crypten.mpc.primitives.arithmetic:ArithmeticSharedTensor.div_": maths.div_,
-    "crypten.mpc.primitives.arithmetic:ArithmeticSharedTensor.square_": maths.square_,
-    "crypten.mpc.primitives.beaver:__beaver_protocol": maths.beaver_protocol,
-    "crypten.mpc.primitives.beaver:square": maths.beaver_square,
-    "crypten.mpc.primitives.binary:BinarySharedTensor.__repr__": maths.hidden,
+    "crypten.cryptensor:CrypTensor.__getattribute__": inspect.unwrap(crypten.CrypTensor.__getattribute__),
+    "crypten.nn.module:Graph.to_pytorch": _to_pytorch,
+    "crypten.nn.onnx_converter:from_onnx": _from_onnx,
+    "crypten.nn.onnx_converter:from_pytorch": _from_pytorch,
     "crypten.mpc.primitives.converters:_A2B": _a2b,
-    "crypten.mpc.mpc:MPCTensor.__repr__": maths.hidden,
     "crypten.mpc.mpc:MPCTensor._ltz": _ltz,
     "crypten.mpc.mpc:MPCTensor._eqz_2PC": _eqz,
+    "crypten.mpc.mpc:MPCTensor.clone": _clone,
     "crypten.mpc.mpc:MPCTensor.eq": _eq,
+    "crypten.mpc.mpc:MPCTensor.from_shares": _from_shares,
     "crypten.mpc.mpc:MPCTensor.ne": _ne,
+    "crypten.mpc.mpc:MPCTensor.shallow_copy": _shallow_copy,
 }
-
-_SESSION = "a session is bound with mpc.engine.bind; CrypTen's own set-up"
-_PICKLE = "nothing is pickled or unpickled here; CrypTen's loading and saving"
-_TRUNCATION = "CrypTen's probabilistic truncation is off by 2^32 once in a while, so it"
-_REPLICATED = "CrypTen's replicated protocol does not re-randomise its products, so it"
-_PROVIDER = "correlations come from the session's dealer; a CrypTen provider in which one party knows them all"
-_CACHE = "a correlation is used once and never cached; CrypTen's tracing"
-_REFUSED: dict[str, str] = {
-    **{f"crypten:{name}": _SESSION for name in ("init", "init_thread", "uninit", "_setup_prng", "_sync_seeds")},
-    "crypten:manual_seed": "all randomness is AES in counter mode under fresh keys; CrypTen's seeding",
-    **{f"crypten:{name}": _PICKLE for name in ("load", "load_from_party", "save", "save_from_party")},
-    **{f"crypten:{name}": _CACHE for name in ("trace", "trace_once", "fill_cache")},
-    **{f"crypten.communicator:{name}": _SESSION for name in ("_init", "uninit")},
-    "crypten.common.functions.approximations:erf": "CrypTen's erf is off by millions at 3, so it",
-    "crypten.common.functions.regular:var": "CrypTen's variance has its 'unbiased' the wrong way round, so it",
-    "crypten.common.serial:_safe_legacy_load": _PICKLE,
-    "crypten.common.serial:restricted_loads": _PICKLE,
-    "crypten.debug.debug:validate_correctness": "validation reveals every intermediate value, so it",
-    "crypten.mpc.context:run_multiprocess": _SESSION,
-    "crypten.mpc.primitives.beaver:truncate": _TRUNCATION,
-    "crypten.mpc.primitives.beaver:wraps": _TRUNCATION,
-    "crypten.mpc.primitives.replicated:__replicated_secret_sharing_protocol": _REPLICATED,
-    "crypten.mpc.primitives.replicated:square": _REPLICATED,
-    "crypten.mpc.primitives.replicated:truncate": _REPLICATED,
-    "crypten.mpc.provider.provider:TupleProvider.__init__": _PROVIDER,
-    "crypten.mpc.provider.ttp_provider:TTPClient._init": _PROVIDER,
-    "crypten.mpc.provider.ttp_provider:TTPServer.__init__": _PROVIDER,
-    "crypten.nn.privacy.dp_split:DPSplitModel.__init__": "CrypTen's noise is predictable; its differential privacy",
-}
-
-_REFUSED_SETTINGS = {
-    "communicator.verbose": "CrypTen's communication log",
-    "debug.debug_mode": "CrypTen's debug mode, which prints secrets,",
-    "debug.validation_mode": "CrypTen's validation mode, which reveals every intermediate value,",
-    "mpc.active_security": "CrypTen's active security, which checks nothing that a cheater could not forge,",
-}
-_REQUIRED_SETTINGS = {
-    "mpc.provider": (seams.DealerProvider.NAME, _PROVIDER),
-    "mpc.protocol": ("beaver", _REPLICATED),
-    "functions.sigmoid_tanh_method": ("reciprocal", "CrypTen's Chebyshev sigmoid, which has the wrong sign from 8 on,"),
-}
-
-
-def _refusal(sentence: str) -> Any:
-    def refuse(*_args: Any, **_kwargs: Any) -> NoReturn:
-        raise LocalProtocolError(f"{sentence} is not offered")
-
-    return refuse
 
 
 def _check_settings(config: Any) -> None:
     """Refuse settings of CrypTen that reveal or miscompute, and freeze the rest."""
-    for key, what in _REFUSED_SETTINGS.items():
+    for key, what in REFUSED_SETTINGS.items():
         if OmegaConf.select(config, key):
             raise LocalProtocolError(f"{what} is not offered")
-    for key, (value, otherwise) in _REQUIRED_SETTINGS.items():
+    for key, (value, otherwise) in REQUIRED_SETTINGS.items():
         if OmegaConf.select(config, key) != value:
             raise LocalProtocolError(f"{otherwise} is not offered")
     OmegaConf.set_readonly(config, True)
@@ -336,8 +377,11 @@ def _install() -> None:
     if crypten.__version__ != VERSION:
         raise ImportError(f"this engine is made for CrypTen {VERSION}, found {crypten.__version__}")
     check_pins(PINS)
-    for path, new in (_OURS | {p: _refusal(s) for p, s in _REFUSED.items()}).items():
+    for path, new in (_OURS | {p: refusal(s) for p, s in REFUSED.items()}).items():
         _replace(path, new)
+    for name, (forward, backward) in GRADIENTS.items():
+        function = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+        crypten.gradients.register_function(name)(type(name, (crypten.gradients.AutogradFunction,), function))
     crypten.generators = seams.Generators()
     provider = seams.DealerProvider(
         lambda share: SharedTensor.from_shares(share, precision=0), lambda share: BinarySharedTensor.from_shares(share)

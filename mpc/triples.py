@@ -21,7 +21,7 @@ from mpc.correlations import MAX_WORDS, Correlation, Piece, register
 from mpc.ring import matmul
 
 Words = npt.NDArray[Any]
-Op = Literal["mul", "matmul", "conv1d", "conv2d"]
+Op = Literal["mul", "matmul", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d"]
 OPS: tuple[Op, ...] = get_args(Op)
 MAX_DIMS = 8
 
@@ -102,7 +102,7 @@ class Triple(Correlation):
         return _matmul_shape(self.shape0, self.shape1)
 
     def _conv_shape(self) -> tuple[int, ...]:
-        spatial = int(self.op[4])
+        spatial = int(self.op[-2])
         if not len(self.shape0) == len(self.shape1) == spatial + 2:
             raise ValueError(f"'{self.op}' takes a batch of channels and kernels, {spatial + 2} dimensions each")
         if (
@@ -110,6 +110,9 @@ class Triple(Correlation):
             or 0 in self.stride + self.dilation
         ):
             raise ValueError(f"'{self.op}' takes {spatial} strides, paddings and dilations, the first and last above 0")
+        return self._transposed_shape() if self.op.startswith("conv_transpose") else self._convolved_shape()
+
+    def _convolved_shape(self) -> tuple[int, ...]:
         (batch, channels, *size), (kernels, per_group, *width) = self.shape0, self.shape1
         if channels != per_group * self.groups or kernels % self.groups:
             raise ValueError(f"{channels} channels and {kernels} kernels do not split into {self.groups} groups")
@@ -118,6 +121,16 @@ class Triple(Correlation):
         if min(out) < 1 or min(width) < 1:
             raise ValueError("the kernel is larger than the padded input")
         return (batch, kernels, *out)
+
+    def _transposed_shape(self) -> tuple[int, ...]:
+        (batch, channels, *size), (kernels, per_group, *width) = self.shape0, self.shape1
+        if channels != kernels or channels % self.groups:
+            raise ValueError(f"{channels} channels and {kernels} kernels do not split into {self.groups} groups")
+        steps = zip(size, width, self.stride, self.padding, self.dilation, strict=True)
+        out = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 for n, k, s, p, d in steps)
+        if min(out) < 1 or min(width) < 1 or min(size) < 1:
+            raise ValueError("the padding leaves nothing of the output")
+        return (batch, per_group * self.groups, *out)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

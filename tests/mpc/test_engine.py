@@ -10,6 +10,7 @@ from mpc.engine import (
     FRAC_BITS,
     SharedTensor,
     bind,
+    check_range,
     crypten,
     from_words,
     mpc_tensor,
@@ -18,7 +19,7 @@ from mpc.engine import (
     share_from,
     to_words,
 )
-from mpc.errors import LocalProtocolError
+from mpc.errors import LocalProtocolError, OutOfRange
 from tests.mpc.playing import joined, play, results, split
 
 ULP = 2.0**-FRAC_BITS
@@ -254,16 +255,96 @@ def test_operations_cost_what_their_docstrings_say():
     sent = [(m.tag, m.size) for m in run.transcript if (m.sender, m.receiver) == ("b", "a")]
     n, product, square = X.size, 8 * (X.size + W.size), X.size
     assert sent == [
-        ("crypten/multiply", 16 * n),
+        ("products/open", 16 * n),
         ("truncation/open", 8 * n),
         ("crypten/open", 8 * n),
-        ("crypten/multiply", product),
+        ("products/open", product),
         ("truncation/open", 8 * 6 * 3),
-        ("crypten/square", 8 * square),
+        ("products/square", 8 * square),
         ("truncation/open", 8 * square),
     ]
     keys = [(m.sender, m.receiver) for m in run.transcript if m.tag == "crypten/next-key"]
     assert sorted(keys) == [("a", "b"), ("b", "c"), ("c", "a")]
+
+
+def test_a_product_and_its_division_are_asked_for_at_once():
+    def body(session):
+        x, y, _ = shared()
+        x * y
+
+    run = bound(2, body)
+    requests = [m.body for m in run.transcript if m.tag == "dealer/request" and m.body != b"[]"]
+    assert len(requests) == 1
+    assert requests[0].index(b'"triple"') < requests[0].index(b'"truncation"')
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("more", [0, (1, 2)])
+def test_transposed_convolutions_are_exact_with_padding_at_the_ends(padding, more):
+    image, kernel = (rng.integers(0, 2**64, s, dtype=np.uint64) for s in ((2, 4, 3, 4), (4, 2, 3, 2)))
+    parts = [split(v, 2, seed) for seed, v in enumerate((image, kernel))]
+    steps = {"stride": (2, 3), "padding": padding, "output_padding": more, "groups": 2}
+
+    def body(session):
+        x, k = (from_words(p[session.me], 0) for p in parts)
+        return to_words(x.conv_transpose2d(k, **steps))
+
+    got = joined(results(bound(2, body)))
+    expected = torch.conv_transpose2d(*(torch.from_numpy(v.view(np.int64)) for v in (image, kernel)), **steps)
+    np.testing.assert_array_equal(got, expected.numpy().view(np.uint64))
+
+
+@pytest.mark.parametrize(
+    ("word", "limit", "allowed"),
+    [
+        (2**62, None, r"within \+-4\.39805e\+12"),
+        (-(2**62), None, "within"),
+        (-(2**63), None, "within"),
+        (2**63 - 1, None, "within"),
+        (5 * 2**20 + 2, 5.0, r"within \+-5"),
+        (-5 * 2**20 - 2, 5.0, r"within \+-5"),
+        (2, 0.0, r"within \+-0"),
+    ],
+)
+def test_what_left_the_range_is_not_released(word, limit, allowed):
+    parts = split(np.array([1, word], dtype=np.int64).view(np.uint64), 2)
+
+    def body(session):
+        t = from_words(parts[session.me], FRAC_BITS)
+        with pytest.raises(OutOfRange, match=f"'score' left the range of revealing: it must be {allowed}"):
+            reveal(t, "score", limit)
+        if session.me == 1:
+            with pytest.raises(OutOfRange, match="'score'"):
+                reveal_to(t, 1, "score", limit)
+        else:
+            assert reveal_to(t, 1, "score", limit) is None
+        if limit is None:
+            with pytest.raises(OutOfRange, match="'tensor' left the range of revealing"):
+                mpc_tensor(t).get_plain_text()
+        return True
+
+    assert results(bound(2, body)) == [True, True]
+
+
+@pytest.mark.parametrize("n_parties", [2, 3])
+def test_values_at_the_limit_are_released(n_parties):
+    values = np.array([5.0, -5.0, 0.0])
+
+    def body(session):
+        t = share_from(0, values if session.me == 0 else None, (3,), FRAC_BITS)
+        check_range(t, "score", 5.0)
+        check_range(mpc_tensor(t), "score", 6)
+        with pytest.raises(
+            OutOfRange, match=r"'score' left the range of a checkpoint: it must be at least -4\.5 and at"
+        ):
+            check_range(t, "score", 4.5)
+        for limit in (-1.0, 2.0**42, float("nan")):
+            with pytest.raises(LocalProtocolError, match="a limit is between 0 and"):
+                check_range(t, "score", limit)
+        return reveal(t, "score", 5.0)
+
+    for out in results(bound(n_parties, body)):
+        np.testing.assert_array_equal(out, values)
 
 
 def test_a_model_trains():
