@@ -90,6 +90,8 @@ __all__ = [
 Words = npt.NDArray[Any]
 QUOTIENT_BITS = 18
 """Fractional bits of 1 / x on [1, 4) when it meets the dividend; more would leave the quotient less room."""
+CHECK = 5
+"""Correlations of a comparison with one range and no threshold."""
 DOMAIN = Domain()
 """The default: 2^-8 to 2^8."""
 EXP_DOMAIN = Domain(low=-12, high=12)
@@ -221,7 +223,8 @@ def plan_divide(n: int, domain: Domain = DOMAIN) -> Plan:
 
     def chunk(size: int) -> Plan:
         product = plan_multiply((size,))
-        first = [*_plan_pieces(size, domain), product, product, plan_series(size, fit)]
+        bound = plan_less_than_within(2 * size, 0) if domain.checked else ()
+        first = [*bound, *_plan_pieces(size, domain), product, product, plan_series(size, fit)]
         shift = QUOTIENT_BITS + domain.unit_bits - domain.frac_bits
         return [*first, plan_truncation(size, fit.bits - QUOTIENT_BITS), product, plan_truncation(size, shift)]
 
@@ -232,13 +235,12 @@ def divide(session: Session, tickets: Sequence[Ticket], y: Words, x: Words, doma
     """Shares of y / x, to a relative error of 2^-12 and an absolute one of 2^-frac_bits.
 
     tickets: for `plan_divide(n, domain)`.  x, y: n words each of one shape, with the domain's frac_bits; so the result.  x
-    is in the domain; |y / x| < 2^(46 - high - frac_bits), 2^18 by default, which is not checked: outside, the result is
-    meaningless.
+    is in the domain, and |y / x| <= 2^(46 - high - frac_bits), 2^18 by default; both are checked, or neither.
 
-    Reveals: nothing; if checked, to every party whether any x is outside the domain.
-    Cost: 9 rounds for each chunk, and 1 for the check; to every other party, with k = pieces - 1, m = ceil(n / 64):
-    76 n + 280 k m bytes, and 560 m + 8 for the check; the dealer sends (8 k + 136) n + (1864 + 824 k) m in all, and
-    1648 m + 8 for each chunk's check.
+    Reveals: nothing; if checked, to every party whether any x or any quotient is out of range.
+    Cost: 9 rounds for each chunk; to every other party, with k = pieces - 1, m = ceil(n / 64): 76 n + 280 k m bytes; the
+    dealer sends (8 k + 136) n + (1864 + 824 k) m in all.  For the check, 4 rounds for each chunk and 1 at the end; with
+    m' = ceil(2 n / 64), 16 n + 560 (m + m') + 8 bytes, and from the dealer 1648 m + 3512 m' + 16 for each chunk.
     Security: semi-honest parties; the dealer does not collude.
     Source: as `reciprocal`.
     Raises: as `reciprocal`.
@@ -246,15 +248,24 @@ def divide(session: Session, tickets: Sequence[Ticket], y: Words, x: Words, doma
     if y.shape != x.shape or y.dtype != np.uint64:
         raise LocalProtocolError(f"dividend and divisor have shapes {y.shape} and {x.shape}")
     above, below = y.reshape(-1), x.reshape(-1)
+    quotient = 46 - domain.high - domain.frac_bits
 
     def chunk(tickets: Sequence[Ticket], part: slice) -> tuple[Words, Words | None]:
+        large = None
+        if domain.checked:  # |y| <= 2^quotient x, as two differences that are not negative
+            limit = below[part] << np.uint64(quotient)
+            room = np.concatenate([limit - above[part], limit + above[part]])
+            _, large = less_than_within(session, tickets[:CHECK], room, (), [(0, 1 << 62)])
+            tickets = tickets[CHECK:]
         bits, word, (a, b, waves, drop, product, last) = _pieces(session, tickets, below[part], domain, domain.edges)
         scale = _chosen(session, bits, _powers(domain.pieces, 4, falling=True))
         unit, dividend = multiply_many(session, [(a, below[part], scale), (b, above[part], scale)])
         inverse = truncate(session, series(session, waves, unit, domain.unit_bits, _fitted.RECIPROCAL), drop)
-        return truncate(session, multiply(session, product, dividend, inverse), last), word
+        result = truncate(session, multiply(session, product, dividend, inverse), last)
+        return result, word if word is None or large is None else word ^ large
 
-    error = OutOfRange(domain.what, "a division", domain.allowed)
+    allowed = f"{domain.allowed}, and the quotient at most 2^{quotient}"
+    error = OutOfRange(domain.what, "a division", allowed)
     return in_chunks(session, tickets, plan_divide(x.size, domain), x, chunk, error)
 
 

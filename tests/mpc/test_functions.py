@@ -153,6 +153,37 @@ def test_quotients_are_within_their_bound(n_parties):
         close(decode(out, 20), y / x, 2.0**-12, 0)
 
 
+@pytest.mark.parametrize("n_parties", [2, 3])
+def test_a_quotient_that_does_not_fit_is_noticed_by_everybody(n_parties):
+    x = np.full(70, 3 << 19, dtype=np.int64)
+    limit = 3 << 37  # 2^18 times x
+    for place, bad in itertools.product((0, 69), (limit + 1, -limit - 1, 2**62, 2**63 - 1, -(2**63), -(2**63) + 1)):
+        y = np.zeros(70, dtype=np.int64)
+        y[place] = bad
+        errors = raised_by_quotients(y, x, n_parties)
+        assert [str(e) for e in errors] == [
+            "'x' left the range of a division: it must be at least 2^-8 and below 2^8, and the quotient at most 2^18"
+        ] * n_parties
+    y[:3] = limit, -limit, 0
+    y[place] = 1
+    assert raised_by_quotients(y, x, n_parties) == [None] * n_parties
+
+
+def raised_by_quotients(y, x, n_parties):
+    """The error of every party that divides these words."""
+    shares = [split(w.view(np.uint64), n_parties, seed) for seed, w in enumerate((y, x))]
+
+    def body(session):
+        tickets = session.correlations.plan(plan_divide(x.size))
+        try:
+            divide(session, tickets, *(share[session.me] for share in shares))
+        except OutOfRange as exc:
+            return exc
+        return None
+
+    return results(play(n_parties, body))
+
+
 @pytest.mark.parametrize("n_parties", [2, 3, 5])
 @pytest.mark.parametrize("name", SMOOTH)
 @pytest.mark.parametrize(("out_bits", "checked"), [(26, False), (20, True)])
@@ -348,10 +379,11 @@ def test_the_cost_is_the_stated_one_and_depends_on_the_size_only(name, checked, 
         args = (words, words) if name == "divide" else (words,)
         played, _ = run(3, plan(n, domain), lambda s, t, *x: protocol(s, t, *x, domain), *args)
         shapes.append(played.shape())
+        quotient = (4, 16 * n + 560 * -(-n // 32), 3512 * -(-n // 32) + 8) if name == "divide" else (0, 0, 0)
         assert spent(played, 3) == (
-            rounds + checked,
-            each * n + 280 * k * m + checked * (560 * m + 8),
-            (8 * k + dealt) * n + (1864 + 824 * k) * m + checked * (1648 * m + 8),
+            rounds + checked * (1 + quotient[0]),
+            each * n + 280 * k * m + checked * (560 * m + 8 + quotient[1]),
+            (8 * k + dealt) * n + (1864 + 824 * k) * m + checked * (1648 * m + 8 + quotient[2]),
         )
     assert shapes[0] == shapes[1]
 

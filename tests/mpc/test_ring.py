@@ -244,20 +244,6 @@ def test_vectors_multiply_as_in_numpy(shapes):
     np.testing.assert_array_equal(got, expected)
 
 
-def test_kernels_compile_where_no_cache_can_be_written(monkeypatch):
-    asked = []
-
-    def njit(**options):
-        asked.append(options)
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: function
-
-    monkeypatch.setattr(ring_numba, "njit", njit)
-    assert ring_numba._compiled(len) is len
-    assert asked == [{"cache": True, "nogil": True}, {"nogil": True}]
-
-
 WITHOUT_NUMBA = """
 import sys
 
