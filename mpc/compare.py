@@ -56,6 +56,8 @@ __all__ = [
     "less_than_zero",
     "open_any",
     "plan_is_zero",
+    "any_negative",
+    "plan_any_negative",
     "plan_less_than",
     "plan_less_than_within",
     "plan_less_than_zero",
@@ -99,6 +101,11 @@ def plan_less_than_within(n: int, k: int, ranges: int = 1) -> Plan:
     """What comparing n words with k public thresholds asks of the dealer, and checking that they are in public ranges."""
     bits = _plan_bits(n, k + 2 * ranges, signed=True)
     return (*bits, PackedBits(n=n, rows=k), *(AnyBit(m=2 * n_words(n)) for _ in range(ranges)))
+
+
+def plan_any_negative(n: int) -> Plan:
+    """What `any_negative` of n words asks of the dealer."""
+    return (*_plan_bits(n, 1, signed=True), AnyBit(m=n_words(n)))
 
 
 def _plan_bits(n: int, k: int, *, signed: bool) -> tuple[Digits, Chain, Chain]:
@@ -229,6 +236,26 @@ def less_than_within(
     words = [chosen_sum(each, row) for (_, each), row in zip(drawn[1:], rows, strict=True)]
     bits = flipped(session, n, dealt[0], opened[:k])
     return bits.reshape(k, *share.shape), np.concatenate(words) ^ np.concatenate(dealt[1:])
+
+
+def any_negative(session: Session, tickets: Sequence[Ticket], share: Words) -> Words:
+    """Shares of a word that says whether any value is negative; `open_any` opens it.
+
+    tickets: for `plan_any_negative(n)`.  Returns a word, (1,), as `less_than_within` does for a range.
+
+    Reveals: nothing; every opened word is uniform.
+    Cost: 4 rounds; to every other party, 8 n + 280 m bytes, m = ceil(n / 64); the dealer sends 2688 m + 8 in all.
+    Security: semi-honest parties; the dealer does not collude.
+    Source: as `less_than_within`.
+    Raises: as `less_than`.
+    """
+    n = share.size
+    packed = _bits(session, tickets, plan_any_negative(n), share, (0,))
+    if n % WORD_BITS:
+        packed[:, -1] &= np.uint64((1 << n % WORD_BITS) - 1)
+    mask, each = session.correlations.begin(tickets[3])
+    opened = open_bits(session, "compare/bit", packed ^ mask)
+    return chosen_sum(each, opened[0]) ^ session.correlations.finish(tickets[3])[0]
 
 
 def open_any(session: Session, words: Words) -> npt.NDArray[np.bool_]:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from mpc import _fitted
 from mpc._domains import Domain, Plan, Range, in_chunks, planned
 from mpc._fits import Fit, fit_function
-from mpc.compare import less_than, less_than_within, plan_less_than, plan_less_than_within
+from mpc.compare import any_negative, less_than, less_than_within, plan_any_negative, plan_less_than, plan_less_than_within
 from mpc.correlations import Correlation, Ticket
 from mpc.errors import LocalProtocolError, OutOfRange
 from mpc.fourier import plan_series, series
@@ -90,8 +90,8 @@ __all__ = [
 Words = npt.NDArray[Any]
 QUOTIENT_BITS = 18
 """Fractional bits of 1 / x on [1, 4) when it meets the dividend; more would leave the quotient less room."""
-CHECK = 5
-"""Correlations of a comparison with one range and no threshold."""
+CHECK = 4
+"""Correlations of `any_negative`."""
 DOMAIN = Domain()
 """The default: 2^-8 to 2^8."""
 EXP_DOMAIN = Domain(low=-12, high=12)
@@ -223,7 +223,7 @@ def plan_divide(n: int, domain: Domain = DOMAIN) -> Plan:
 
     def chunk(size: int) -> Plan:
         product = plan_multiply((size,))
-        bound = plan_less_than_within(2 * size, 0) if domain.checked else ()
+        bound = plan_any_negative(2 * size) if domain.checked else ()
         first = [*bound, *_plan_pieces(size, domain), product, product, plan_series(size, fit)]
         shift = QUOTIENT_BITS + domain.unit_bits - domain.frac_bits
         return [*first, plan_truncation(size, fit.bits - QUOTIENT_BITS), product, plan_truncation(size, shift)]
@@ -240,7 +240,7 @@ def divide(session: Session, tickets: Sequence[Ticket], y: Words, x: Words, doma
     Reveals: nothing; if checked, to every party whether any x or any quotient is out of range.
     Cost: 9 rounds for each chunk; to every other party, with k = pieces - 1, m = ceil(n / 64): 76 n + 280 k m bytes; the
     dealer sends (8 k + 136) n + (1864 + 824 k) m in all.  For the check, 4 rounds for each chunk and 1 at the end; with
-    m' = ceil(2 n / 64), 16 n + 560 (m + m') + 8 bytes, and from the dealer 1648 m + 3512 m' + 16 for each chunk.
+    m' = ceil(2 n / 64), 16 n + 560 m + 280 m' + 8 bytes, and from the dealer 1648 m + 2688 m' + 16 for each chunk.
     Security: semi-honest parties; the dealer does not collude.
     Source: as `reciprocal`.
     Raises: as `reciprocal`.
@@ -255,7 +255,7 @@ def divide(session: Session, tickets: Sequence[Ticket], y: Words, x: Words, doma
         if domain.checked:  # |y| <= 2^quotient x, as two differences that are not negative
             limit = below[part] << np.uint64(quotient)
             room = np.concatenate([limit - above[part], limit + above[part]])
-            _, large = less_than_within(session, tickets[:CHECK], room, (), [(0, 1 << 62)])
+            large = any_negative(session, tickets[:CHECK], room)
             tickets = tickets[CHECK:]
         bits, word, (a, b, waves, drop, product, last) = _pieces(session, tickets, below[part], domain, domain.edges)
         scale = _chosen(session, bits, _powers(domain.pieces, 4, falling=True))

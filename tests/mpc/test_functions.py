@@ -379,7 +379,7 @@ def test_the_cost_is_the_stated_one_and_depends_on_the_size_only(name, checked, 
         args = (words, words) if name == "divide" else (words,)
         played, _ = run(3, plan(n, domain), lambda s, t, *x: protocol(s, t, *x, domain), *args)
         shapes.append(played.shape())
-        quotient = (4, 16 * n + 560 * -(-n // 32), 3512 * -(-n // 32) + 8) if name == "divide" else (0, 0, 0)
+        quotient = (4, 16 * n + 280 * -(-n // 32), 2688 * -(-n // 32) + 8) if name == "divide" else (0, 0, 0)
         assert spent(played, 3) == (
             rounds + checked * (1 + quotient[0]),
             each * n + 280 * k * m + checked * (560 * m + 8 + quotient[1]),
