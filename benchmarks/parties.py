@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -69,6 +70,7 @@ def run_processes(module: str, order: Order, network: str | None, names: tuple[s
 def _ask(module: str, order: Order, ends: Ends) -> dict[str, Order]:
     """Start one process per party with its ends of the links, and wait for all reports."""
     from silos.links import make_link_credentials
+    from silos.workers import MEMORY
 
     now = datetime.now(UTC)
     credentials = {name: make_link_credentials(name, "0" * 32, now + timedelta(hours=1), now) for name in ends}
@@ -79,7 +81,12 @@ def _ask(module: str, order: Order, ends: Ends) -> dict[str, Order]:
         own = {"me": name, "fds": fds, "key": credentials[name].key_pem.decode(), "certificates": certificates}
         command = [sys.executable, "-m", module, "--party"]
         processes[name] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=tuple(fds.values())
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=tuple(fds.values()),
+            env=os.environ | MEMORY,
         )
         stdin = processes[name].stdin
         assert stdin is not None

@@ -19,6 +19,7 @@ from numba import types
 from mpc.compiled import compiled
 
 Words = npt.NDArray[Any]
+Mode = tuple[bool, bool, int]
 intrinsic: Any = numba.extending.intrinsic
 make_array: Any = numba.np.arrayobj.make_array
 FIELD_BITS = 4
@@ -36,9 +37,7 @@ LANES = 4 if _FEATURES.get("vaes") and _FEATURES.get("avx512f") else 1
 """AES blocks that one instruction works on."""
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-_V8 = ir.VectorType(_I64, 8)
-_BYTES = ir.VectorType(_I8, 64)
-_AES = ir.VectorType(_I64, 2 * LANES)
+_V8, _BYTES, _AES = ir.VectorType(_I64, 8), ir.VectorType(_I8, 64), ir.VectorType(_I64, 2 * LANES)
 _SUFFIX = "" if LANES == 1 else ".512"
 
 
@@ -267,7 +266,7 @@ def _absorb(typingctx, h, at, pad, choice, word, bit, share, to, shift, message,
 
 
 @compiled
-def _square(a: Words, base: int) -> None:  # pragma: no cover - compiled
+def _square(a: Words, base: int) -> None:  # pragma: no cover
     """Transpose 8 squares of 64 x 64 bits in place: a[base + 8 r + w] is row r of square w.  Hacker's Delight, 7-3."""
     half, mask = 32, 0xFFFFFFFF
     while half:
@@ -281,10 +280,10 @@ def _square(a: Words, base: int) -> None:  # pragma: no cover - compiled
 @compiled
 def extend(
     keys: Words, counter: int, choice: Words, delta: Words, receiving: bool, d: Words, x: Words
-) -> None:  # pragma: no cover - compiled
+) -> None:  # pragma: no cover
+    """Blocks x of every transfer; corrections d are written if we receive, and read if not."""
     tiles = x.size // 1024
-    rows = np.empty(128 * GROUP * 8, dtype=np.uint64)
-    u = np.empty(8, dtype=np.uint64)
+    rows, u = np.empty(128 * GROUP * 8, dtype=np.uint64), np.empty(8, dtype=np.uint64)
     stride = GROUP * 8
     for first in range(0, tiles, GROUP):
         count = min(GROUP, tiles - first)
@@ -310,17 +309,10 @@ def extend(
 
 @compiled
 def ring_send(
-    x: Words,
-    delta: Words,
-    key: Words,
-    a: Words,
-    rows: Words,
-    bitwise: bool,
-    guarded: bool,
-    tweak: int,
-    share: Words,
-    message: Words,
-) -> None:  # pragma: no cover - compiled
+    x: Words, delta: Words, key: Words, a: Words, rows: Words, mode: Mode, share: Words, message: Words
+) -> None:  # pragma: no cover
+    """As `mpc.ot_numba.ring_send`; mode: bitwise, guarded, tweak."""
+    bitwise, guarded, tweak = mode
     tiles, choices, width = a.shape[0], a.shape[1], a.shape[2]
     values, shares = a.reshape(-1), share.reshape(-1)
     n_out = share.shape[1]
@@ -342,15 +334,15 @@ def ring_send(
                 at, to_at = 8 * (source + column), 8 * (target + column)
                 _emit(h, 8 * (column % 2), pad, values, at, drop, keep, shares, to_at, shift, message, out)
                 out += 8 if pad > 0 else 8 * size
-                if guarded:
-                    for w in range(8):
-                        h[CARRY + w] = np.uint64(np.int64(h[CARRY + 8 + w]) >> GUARD_BITS) if pad > 0 else np.uint64(0)
+                for w in range(8 if guarded else 0):
+                    h[CARRY + w] = np.uint64(np.int64(h[CARRY + 8 + w]) >> GUARD_BITS) if pad > 0 else np.uint64(0)
 
 
 @compiled
 def ring_receive(
     x: Words, key: Words, choice: Words, rows: Words, guarded: bool, tweak: int, message: Words, share: Words
-) -> None:  # pragma: no cover - compiled
+) -> None:  # pragma: no cover
+    """As `mpc.ot_numba.ring_receive`."""
     tiles, n_out, width = share.shape[0], share.shape[1], share.shape[2]
     shares = share.reshape(-1)
     h = np.empty(16, dtype=np.uint64)
@@ -374,7 +366,8 @@ def ring_receive(
 @compiled
 def bits_send(
     x: Words, delta: Words, key: Words, table: Words, share: Words, message: Words
-) -> None:  # pragma: no cover - compiled
+) -> None:  # pragma: no cover
+    """As `mpc.ot_numba.bits_send`."""
     tiles, planes = table.shape[0], table.shape[1]
     zero, one, h = np.empty(512, dtype=np.uint64), np.empty(512, dtype=np.uint64), np.empty(32, dtype=np.uint64)
     for tile in range(tiles):
@@ -392,9 +385,8 @@ def bits_send(
 
 
 @compiled
-def bits_receive(
-    x: Words, key: Words, choice: Words, message: Words, share: Words
-) -> None:  # pragma: no cover - compiled
+def bits_receive(x: Words, key: Words, choice: Words, message: Words, share: Words) -> None:  # pragma: no cover
+    """As `mpc.ot_numba.bits_receive`."""
     tiles, planes = message.shape[0], message.shape[1]
     mine, h = np.empty(512, dtype=np.uint64), np.empty(16, dtype=np.uint64)
     for tile in range(tiles):

@@ -8,6 +8,9 @@ bits of a mask, the parties draw that and compute their shares of the mask from 
 So both parties begin and finish the same tickets at the same points of their protocol, with no message between them under
 way: one that was sent is received before the next ticket is finished, or such a mask begun.
 
+Cost: per kind, in the table of docs/protocols/oblivious-transfer.md; a product of words is 1088 bytes of both parties together,
+a comparison with zero 1234.
+
 Adversary: one of the two parties, semi-honest.  There is nobody else who must not collude.
 """
 

@@ -103,11 +103,11 @@ class _Base:
         return hashlib.sha256(label + public + points + secret).digest()[:SEED_BYTES]
 
     def choose(self, i: int, bit: int, noise: bytes) -> tuple[X25519PrivateKey, bytes]:
-        """The receiver's secret and its two points; noise: 33 random bytes."""
-        scalar = X25519PrivateKey.generate()
+        """The receiver's secret and its two points; noise: 65 random bytes."""
+        scalar = X25519PrivateKey.from_private_bytes(noise[33:])
         x = int.from_bytes(scalar.public_key().public_bytes_raw(), "little")
         y = _root(x)
-        free = hash_to_curve(noise[1:], b"accord/ot/free")
+        free = hash_to_curve(noise[1:33], b"accord/ot/free")
         if y is None or free is None:
             raise ArithmeticError("a multiple of the base point is not on the curve")
         other = encode_point(free)
@@ -255,7 +255,8 @@ def set_up(channel: Channel, peer: str, me: int) -> tuple[ReceiverEnd, SenderEnd
     Source: Masny and Rindal, CCS 2019 (figure 8, with Diffie-Hellman); Roy, CRYPTO 2022 (figure 13, the trees).
     Raises: RemoteProtocolError if a point of the peer's is not on the curve, or of low order.
     """
-    scalar, noise = X25519PrivateKey.generate(), fresh_prg()
+    noise = fresh_prg()
+    scalar = X25519PrivateKey.from_private_bytes(noise.words(32, np.uint8).tobytes())
     hello = noise.words(NONCE_BYTES, np.uint8).tobytes() + scalar.public_key().public_bytes_raw()
     send_words(channel, peer, HELLO_TAG, np.frombuffer(hello, dtype=np.uint8))
     answer = recv_words(channel, peer, HELLO_TAG, (len(hello),), np.uint8).tobytes()
@@ -265,7 +266,7 @@ def set_up(channel: Channel, peer: str, me: int) -> tuple[ReceiverEnd, SenderEnd
     away = [1 - (hole >> depth - 1 - level & 1) for hole in holes for level in range(depth)]
 
     ours, theirs = _Base(session, 1 - me), _Base(session, me)
-    chosen = [ours.choose(i, bit, noise.words(33, np.uint8).tobytes()) for i, bit in enumerate(away)]
+    chosen = [ours.choose(i, bit, noise.words(65, np.uint8).tobytes()) for i, bit in enumerate(away)]
     points = np.frombuffer(b"".join(pair for _, pair in chosen), dtype=np.uint8)
     send_words(channel, peer, POINTS_TAG, points)
     other = recv_words(channel, peer, POINTS_TAG, points.shape, np.uint8).tobytes()

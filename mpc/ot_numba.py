@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc import _ot_compiled as _compiled
-from mpc._ot_compiled import FIELD_BITS, LEAVES, TILE, TREES
+from mpc._ot_compiled import FIELD_BITS, GUARD_BITS, LEAVES, TILE, TREES
 from mpc.ot_aes import schedules as key_schedules
 
 __all__ = [
     "FIELD_BITS",
+    "GUARD_BITS",
     "LEAVES",
     "TILE",
     "TREES",
@@ -27,6 +28,7 @@ __all__ = [
     "bits_send",
     "extend_receiver",
     "extend_sender",
+    "message_bytes",
     "prepared",
     "ring_receive",
     "ring_send",
@@ -70,30 +72,54 @@ SLACK = 64
 """Bytes behind a message that are written or read, but not used."""
 
 
+def message_bytes(rows: Words, width: int, *, guarded: bool) -> int:
+    """Bytes of the messages for one choice word."""
+    sizes = rows[:, 1]
+    return int(sizes.sum()) * width if not guarded else int((sizes + 1)[sizes > 0].sum()) * (width // 2)
+
+
 def ring_send(
-    x: Words, delta: Words, key: Words, a: Words, rows: Words, share: Words, *, bitwise: bool = False, tweak: int = 0
+    x: Words,
+    delta: Words,
+    key: Words,
+    a: Words,
+    rows: Words,
+    share: Words,
+    *,
+    bitwise: bool = False,
+    guarded: bool = False,
+    tweak: int = 0,
 ) -> Words:
     """Messages for products of the sender's words and the receiver's bits; its own shares are subtracted from `share`.
 
     x: blocks.  delta: (2,) words.  key: prepared.  a: (tiles, 1, 2 or 64, width, 8), 8 words for each
     tile, equal part of the bits and column of a vector message; bitwise: only bit r of the words goes with bit r of the
-    choice.  rows: (64, 3) int64, per bit the shift
-    of the product, the bytes of it that are sent (none: no product) and the row of `share` (tiles, n_out, width, 8) to
-    add it to.  tweak: number of the first column, halved.
+    choice.  rows: (64, 3) int64, per bit the shift of the product, the bytes of it that are sent (none: no product) and the
+    row of `share` (tiles, n_out, width, 8) to add it to.  guarded: columns 2 i and 2 i + 1 are the whole units of a value
+    and its GUARD_BITS further fractional bits, and shares of these are sums that did not wrap; no shifts.  tweak: number
+    of the first column, halved.
     """
-    size = int(rows[:, 1].sum()) * a.shape[0] * a.shape[2] * TILE
+    size = message_bytes(rows, a.shape[2], guarded=guarded) * a.shape[0] * TILE
     message = np.empty(size + SLACK, dtype=np.uint8)
-    _compiled.ring_send(x.reshape(-1), delta, key, a, rows, bitwise, tweak, share, message)
+    _compiled.ring_send(x.reshape(-1), delta, key, a, rows, (bitwise, guarded, tweak), share, message)
     return message[:size]
 
 
 def ring_receive(
-    x: Words, key: Words, choice: Words, rows: Words, message: Words, share: Words, *, tweak: int = 0
+    x: Words,
+    key: Words,
+    choice: Words,
+    rows: Words,
+    message: Words,
+    share: Words,
+    *,
+    guarded: bool = False,
+    tweak: int = 0,
 ) -> None:
     """The receiver's shares of the same products, added to `share`."""
     padded = np.empty(message.size + SLACK, dtype=np.uint8)
     padded[: message.size] = message
-    _compiled.ring_receive(x.reshape(-1), key, choice, rows, tweak, padded, share)
+    _compiled.ring_receive(x.reshape(-1), key, choice, rows, guarded, tweak, padded, share)
 
 
 def bits_send(x: Words, delta: Words, key: Words, table: Words) -> tuple[Words, Words]:

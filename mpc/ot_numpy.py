@@ -14,6 +14,8 @@ Words = npt.NDArray[Any]
 FIELD_BITS = 4
 LEAVES, TREES = 1 << FIELD_BITS, 128 // FIELD_BITS
 TILE = 8
+GUARD_BITS = 8
+_ALL = np.uint64((1 << 64) - 1)
 
 
 def prepared(keys: npt.NDArray[np.uint8]) -> Words:
@@ -84,12 +86,37 @@ def _columns(x: Words, key: Words, row: int, width: int, tweak: int, delta: Word
     return np.stack([pairs[i // 2][..., i % 2] for i in range(width)], axis=1)
 
 
+def message_bytes(rows: Words, width: int, *, guarded: bool) -> int:
+    """As `mpc.ot_numba.message_bytes`."""
+    sizes = rows[:, 1]
+    return int(sizes.sum()) * width if not guarded else int((sizes + 1)[sizes > 0].sum()) * (width // 2)
+
+
+def _order(width: int, size: int, *, guarded: bool) -> list[tuple[int, int, np.uint64]]:
+    """Columns in the order in which they are sent, with their bytes, and what of a pad and a message is theirs."""
+    if not guarded:
+        return [(i, size, _ALL) for i in range(width)]
+    return [
+        (i ^ 1, 1 if i % 2 == 0 else size, np.uint64((1 << GUARD_BITS) - 1) if i % 2 == 0 else _ALL)
+        for i in range(width)
+    ]
+
+
 def ring_send(
-    x: Words, delta: Words, key: Words, a: Words, rows: Words, share: Words, *, bitwise: bool = False, tweak: int = 0
+    x: Words,
+    delta: Words,
+    key: Words,
+    a: Words,
+    rows: Words,
+    share: Words,
+    *,
+    bitwise: bool = False,
+    guarded: bool = False,
+    tweak: int = 0,
 ) -> Words:
     """As `mpc.ot_numba.ring_send`."""
     tiles, choices, width, _ = a.shape
-    sent = []
+    sent = [np.empty((tiles, 0), dtype=np.uint8)]
     for r, (shift, size, to) in enumerate(rows.tolist()):
         if size == 0:
             continue
@@ -97,14 +124,26 @@ def ring_send(
         value = a[:, r * choices // 64]
         if bitwise:
             value = value >> np.uint64(r) & np.uint64(1)
-        share[:, to] -= h0 << np.uint64(shift)
-        low = (h0 - h1 + value).view(np.uint8).reshape(tiles, width, TILE, 8)[..., :size]
-        sent.append(low.transpose(0, 1, 3, 2).reshape(tiles, width * size * TILE))
-    return np.concatenate(sent, axis=1).reshape(-1) if sent else np.empty(0, dtype=np.uint8)
+        carry = np.zeros((tiles, TILE), dtype=np.uint64)
+        for i, n_bytes, pad in _order(width, size, guarded=guarded):
+            share[:, to, i] -= (h0[:, i] & pad) << np.uint64(shift)
+            total = (h0[:, i] & pad) - (h1[:, i] & pad) + value[:, i] + carry
+            carry = (total.view(np.int64) >> GUARD_BITS).view(np.uint64) if pad != _ALL else np.zeros_like(carry)
+            low = total.view(np.uint8).reshape(tiles, TILE, 8)[..., :n_bytes]
+            sent.append(low.transpose(0, 2, 1).reshape(tiles, n_bytes * TILE))
+    return np.concatenate(sent, axis=1).reshape(-1)
 
 
 def ring_receive(
-    x: Words, key: Words, choice: Words, rows: Words, message: Words, share: Words, *, tweak: int = 0
+    x: Words,
+    key: Words,
+    choice: Words,
+    rows: Words,
+    message: Words,
+    share: Words,
+    *,
+    guarded: bool = False,
+    tweak: int = 0,
 ) -> None:
     """As `mpc.ot_numba.ring_receive`."""
     tiles, _, width, _ = share.shape
@@ -112,13 +151,15 @@ def ring_receive(
     for r, (shift, size, to) in enumerate(rows.tolist()):
         if size == 0:
             continue
-        low = np.zeros((tiles, width, TILE, 8), dtype=np.uint8)
-        step = width * size * TILE
-        low[..., :size] = sent[:, at : at + step].reshape(tiles, width, size, TILE).transpose(0, 1, 3, 2)
-        at += step
-        chosen = (choice >> np.uint64(r) & np.uint64(1)).reshape(tiles, 1, TILE)
-        got = _columns(x, key, r, width, tweak) + low.view(np.uint64)[..., 0] * chosen
-        share[:, to] += got << np.uint64(shift)
+        pads = _columns(x, key, r, width, tweak)
+        chosen = (choice >> np.uint64(r) & np.uint64(1)).reshape(tiles, TILE)
+        for i, n_bytes, pad in _order(width, size, guarded=guarded):
+            low = np.zeros((tiles, TILE, 8), dtype=np.uint8)
+            step = n_bytes * TILE
+            low[..., :n_bytes] = sent[:, at : at + step].reshape(tiles, n_bytes, TILE).transpose(0, 2, 1)
+            at += step
+            got = (pads[:, i] & pad) + low.view(np.uint64)[..., 0] * chosen
+            share[:, to, i] += got << np.uint64(shift)
 
 
 def _planes_of(hashes: Words, n_planes: int) -> Words:

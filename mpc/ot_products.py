@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpc.channel import Channel
-from mpc.ot import CHOICE_TAG, MESSAGE_TAG, Blocks, Words, kernels, set_up
+from mpc.ot import CHOICE_TAG, MESSAGE_TAG, SEED_BYTES, Blocks, Words, kernels, set_up
 from mpc.wire import recv_words, send_words
 
 WORD_BITS = 64
@@ -35,18 +35,29 @@ class Weights:
 
     rows: (64, 3), for each bit the power of two its product is multiplied by, the bytes of it that travel, and which of
     `n_out` sums it belongs to.  width: length of the vector that each bit is multiplied by.  bitwise: bit r of a choice is
-    multiplied by bit r of the value, instead of all of it.
+    multiplied by bit r of the value, instead of all of it.  guarded: columns 2 i and 2 i + 1 of values and shares are whole
+    units and 8 further fractional bits, of which `rounded` makes shares of whole units.
     """
 
     rows: Words
     n_out: int = 1
     width: int = 1
     bitwise: bool = False
+    guarded: bool = False
 
-    @property
-    def size(self) -> int:
-        """Bytes of the messages for one choice word and one column."""
-        return int(self.rows[:, 1].sum())
+    def size(self, width: int) -> int:
+        """Bytes of the messages for one choice word and some columns."""
+        return int(kernels.message_bytes(self.rows, width, guarded=self.guarded))
+
+
+def rounded(share: Words, me: int) -> Words:
+    """Shares of whole units from those of guarded values, (..., width, n) to (..., width / 2, n).
+
+    Each party drops the low bits of its share of a ring of 72 bits.  What falls away is less than two units, and that cannot
+    wrap; one of the parties puts one unit back.
+    """
+    whole, rest = share[..., ::2, :], share[..., 1::2, :].view(np.int64) >> kernels.GUARD_BITS
+    return np.asarray(whole + rest.view(np.uint64) + np.uint64(me))
 
 
 def weights(
@@ -85,8 +96,11 @@ def _padded(words: Words) -> Words:
 
 
 def _to_tiles(words: Words) -> Words:
-    """(..., n) to (tiles, ..., 8): what one tile needs lies together."""
-    return np.ascontiguousarray(np.moveaxis(_padded(words), -2, 0))
+    """(..., n) to (tiles, ..., 8): what one tile needs lies together.
+
+    Always a copy that can be written, as the compiler makes a second kernel for arrays that cannot.
+    """
+    return np.array(np.moveaxis(_padded(words), -2, 0), order="C")
 
 
 def _from_tiles(words: Words, n: int) -> Words:
@@ -95,6 +109,18 @@ def _from_tiles(words: Words, n: int) -> Words:
 
 def _parts(n: int, step: int) -> list[slice]:
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+
+
+def warm_up() -> None:
+    """Load or compile the kernels, so that nobody in a session waits for another one's compiler."""
+    leaves = np.zeros((kernels.TREES * kernels.LEAVES, SEED_BYTES), dtype=np.uint8)
+    keys, key = kernels.prepared(leaves), kernels.prepared(leaves[:1])
+    choice, delta = np.zeros(kernels.TILE, dtype=np.uint64), np.zeros(2, dtype=np.uint64)
+    d, t = kernels.extend_receiver(keys, 0, choice)
+    q = kernels.extend_sender(keys, 0, d, np.zeros(kernels.TREES, dtype=np.int64))
+    one = np.zeros((1, 1, 1, kernels.TILE), dtype=np.uint64)
+    kernels.ring_receive(t, key, choice, WHOLE.rows, kernels.ring_send(q, delta, key, one, WHOLE.rows, one), one)
+    kernels.bits_receive(t, key, choice, kernels.bits_send(q, delta, key, one[0])[1])
 
 
 class Transfers:
@@ -111,7 +137,7 @@ class Transfers:
 
         Reveals: nothing.
         Cost: per chunk two messages one after the other; for n choice words, rounded up to a multiple of 8,
-        n (256 + width * kind.size) bytes, the first term to the party whose values are used, the rest back.
+        n (256 + kind.size(width)) bytes, the first term to the party whose values are used, the rest back.
         Security: semi-honest; AES as an ideal cipher.
         Source: Gilboa, CRYPTO 1999; Roy, CRYPTO 2022.
         Raises: RemoteProtocolError if a message is not of the expected size.
@@ -133,6 +159,7 @@ class Transfers:
                     kind.rows,
                     share,
                     bitwise=kind.bitwise,
+                    guarded=kind.guarded,
                     tweak=cols.start // 2,
                 )
                 send_words(self._channel, self._peer, MESSAGE_TAG, message)
@@ -143,9 +170,18 @@ class Transfers:
                 width = cols.stop - cols.start
                 share = np.zeros((len(blocks.x), kind.n_out, width, kernels.TILE), dtype=np.uint64)
                 message = recv_words(
-                    self._channel, self._peer, MESSAGE_TAG, (chosen.size * width * kind.size,), np.uint8
+                    self._channel, self._peer, MESSAGE_TAG, (chosen.size * kind.size(width),), np.uint8
                 )
-                kernels.ring_receive(blocks.x, blocks.key, chosen, kind.rows, message, share, tweak=cols.start // 2)
+                kernels.ring_receive(
+                    blocks.x,
+                    blocks.key,
+                    chosen,
+                    kind.rows,
+                    message,
+                    share,
+                    guarded=kind.guarded,
+                    tweak=cols.start // 2,
+                )
                 sink(True, part, cols, _from_tiles(share, part.stop - part.start))
 
         self._run(choice, n_send, step, send, receive)
@@ -214,7 +250,7 @@ class Transfers:
 
     def _asked(self, choice: Words, parts: Sequence[slice]) -> Iterator[tuple[Blocks, Words]]:
         for part in parts:
-            chosen = np.ascontiguousarray(_padded(choice[part])).reshape(-1)
+            chosen = _to_tiles(choice[part]).reshape(-1)
             d, blocks = self.receiver.extend(chosen)
             send_words(self._channel, self._peer, CHOICE_TAG, d)
             yield blocks, chosen

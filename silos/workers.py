@@ -25,6 +25,9 @@ COMMAND = (sys.executable, "-P", "-m", "silos.worker")  # -P: the current direct
 ENVIRONMENT = re.compile(
     r"^(PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|PYTHON\w+|VIRTUAL_ENV|LD_LIBRARY_PATH|(NUMBA|OMP|MKL|OPENBLAS)_\w+)$"
 )
+# glibc gives a large array back to the system when it is dropped, and asks for it again, page by page, for the next one.
+# Protocols make and drop arrays of the same sizes all the time: keeping them saves a quarter of the processor's time.
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 33), "MALLOC_TOP_PAD_": str(1 << 26)}
 
 Progress = Callable[[str, int, int], None]
 
@@ -99,7 +102,7 @@ async def run_worker(
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
             pass_fds=tuple(fds.values()),
-            env={name: value for name, value in os.environ.items() if ENVIRONMENT.match(name)},
+            env=MEMORY | {name: value for name, value in os.environ.items() if ENVIRONMENT.match(name)},
             limit=MAX_LINE_BYTES,
         )
     try:

@@ -138,12 +138,12 @@ def test_chains(groups, m):
 @pytest.mark.parametrize("harmonics", [[1], [1, 3], [1, 3, 5, 32767]])
 def test_sines_and_cosines_are_within_the_stated_units(harmonics):
     for n in (0, 1, 501):
-        check(FourierTuple(n=n, harmonics=harmonics), off_by=18)
+        check(FourierTuple(n=n, harmonics=harmonics), off_by=2)
 
 
 @pytest.mark.parametrize("basis_bits", [1, 14, 22, 30])
 def test_waves_are_within_the_stated_units(basis_bits):
-    check(Waves(n=301, count=3, step=2, basis_bits=basis_bits), off_by=basis_bits + 4)
+    check(Waves(n=301, count=3, step=2, basis_bits=basis_bits), off_by=2)
 
 
 def test_many_chunks_are_as_good_as_one(monkeypatch):
@@ -195,9 +195,9 @@ def test_the_cost_is_what_the_page_says(n):
         (Digits(n=n, signed=True), one_way(n, 280) + planes(16 * m, 1, 3, 7)),
         (Chain(groups=4, m=m, order=True, equality=True), planes(4 * m, 1, 3, 1, 3, 7, 7)),
         (AnyBit(m=m), planes(m, 64)),
-        (FourierTuple(n=n, harmonics=[1, 3]), one_way(n, 1024)),
-        (FourierTuple(n=n, harmonics=[1]), one_way(n, 512)),
-        (Waves(n=n, count=2, step=1, basis_bits=20), 2 * one_way(n, 704)),
+        (FourierTuple(n=n, harmonics=[1, 3]), one_way(n, 64 * 18)),
+        (FourierTuple(n=n, harmonics=[1]), one_way(n, 32 * 18)),
+        (Waves(n=n, count=2, step=1, basis_bits=20), 2 * one_way(n, 2 * 24 * 18)),
     ]
     for request, expected in cases:
         run = drawn(request)[1]
@@ -333,10 +333,10 @@ def test_a_series_of_sines():
         return odd_series(session, ticket, shares[session.me], 25, coefs)
 
     got = opened(body).view(np.int64) / 2.0**SERIES_BITS
-    # a basis word is off by 17 units of 2^-14 at most; the opened angle by two steps of 2^-16 turns
+    # a basis word is off by two units of 2^-14 at most; the opened angle by two steps of 2^-16 turns
     bound = (
         error
-        + np.abs(coefs).sum() * (2 * 17.5 * 2.0**-14 + 2.0**-12)
+        + np.abs(coefs).sum() * (2 * 2.5 * 2.0**-14 + 2.0**-12)
         + 2 * 2 * math.pi / 2**16 * np.abs(coefs * harmonics).sum()
     )
     assert np.abs(got - (1 / (1 + np.exp(-z)) - 0.5)).max() < bound

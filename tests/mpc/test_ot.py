@@ -16,7 +16,7 @@ from mpc.curve25519 import P, add, hash_to_curve
 from mpc.errors import RemoteProtocolError
 from mpc.ot import _Base, decode_point, encode_point, grow_tree, puncture_tree, set_up
 from mpc.ot_aes import schedules
-from mpc.ot_products import CHUNK_WORDS, HALVES, WHOLE, Transfers, weights
+from mpc.ot_products import CHUNK_WORDS, HALVES, WHOLE, Transfers, warm_up, weights
 from tests.harness import run_parties
 from tests.mpc.test_compare import uniform_bytes
 from tests.mpc.transfers import NAMES, cheap_set_up, made_ends
@@ -52,7 +52,7 @@ def test_points_have_one_encoding_each():
 def test_the_receiver_gets_the_key_of_its_bit_and_keys_are_bound_to_everything(bit):
     base, scalar = _Base(b"s" * 32, 0), X25519PrivateKey.generate()
     public = scalar.public_key().public_bytes_raw()
-    secret, points = base.choose(7, bit, b"\x01" + bytes(32))
+    secret, points = base.choose(7, bit, b"\x01" + RNG.bytes(64))
     mine = base.key(7, bit, public, points, secret.exchange(scalar.public_key()))
     keys = base.keys(7, scalar, public, points)
     assert mine == keys[bit]
@@ -66,7 +66,7 @@ def test_the_points_do_not_tell_the_bit():
     base = _Base(b"s" * 32, 0)
     signs = {}
     for bit in (0, 1):
-        noise = [RNG.bytes(33) for _ in range(60)]
+        noise = [RNG.bytes(65) for _ in range(60)]
         pairs = [base.choose(i, bit, n)[1] for i, n in enumerate(noise)]
         sums = [
             [
@@ -208,6 +208,17 @@ def test_both_kinds_of_kernels_agree(tiles):
                 out.append((sent, share, other << np.uint64(32) if kind is HALVES else other))
             for x, y in zip(*out):
                 np.testing.assert_array_equal(x, y)
+    kind, a, out = weights([0] * 50), random(tiles, 64, 4, 8), []
+    a[:, :, 1::2] &= np.uint64(255)
+    for m in (fast, slow):
+        share, other = (np.zeros((tiles, 1, 4, 8), dtype=np.uint64) for _ in range(2))
+        prepared = m.prepared(key)
+        sent = m.ring_send(q, delta, prepared, a, kind.rows, share, guarded=True)
+        m.ring_receive(q, prepared, choice, kind.rows, sent, other, guarded=True)
+        assert len(sent) == tiles * 8 * m.message_bytes(kind.rows, 4, guarded=True) == tiles * 8 * 50 * 18
+        out.append((sent, share, other))
+    for x, y in zip(*out):
+        np.testing.assert_array_equal(x, y)
     for planes in (1, 7, 64):
         table = random(tiles, planes, 8)
         (s, c), (s1, c1) = (m.bits_send(q, delta, m.prepared(key), table) for m in (fast, slow))
@@ -280,7 +291,7 @@ def test_products_of_any_two_lengths_in_many_chunks(n, m, cheap, small_chunks):
     for chooser, count in (("a", n), ("b", m)):
         padded = -(-count // 8) * 8
         assert sum(s.size for s in run.transcript if (s.sender, s.tag) == (chooser, "ot/choice")) == 256 * padded
-        assert sum(s.size for s in run.transcript if (s.sender, s.tag) == (chooser, "ot/message")) == WHOLE.size * (
+        assert sum(s.size for s in run.transcript if (s.sender, s.tag) == (chooser, "ot/message")) == WHOLE.size(1) * (
             -(-(m if chooser == "a" else n) // 8) * 8
         )
 
@@ -366,3 +377,14 @@ def test_without_compiled_kernels_the_others_serve(monkeypatch):
     monkeypatch.setattr("builtins.__import__", missing)
     assert ot._load() is ot_numpy
     assert isinstance(SimpleNamespace(kernels=ot._load()).kernels.TREES, int)
+
+
+def test_the_kernels_are_compiled_once_and_before_a_session(cheap):
+    compiled()
+    from mpc import _ot_compiled
+
+    warm_up()
+    words = np.broadcast_to(np.uint64(7), (16,))
+    both(lambda transfers, _: (transfers.elementwise(WHOLE, words, words), transfers.and_planes(words, words[None])))
+    for name in ("extend", "ring_send", "ring_receive", "bits_send", "bits_receive"):
+        assert len(getattr(_ot_compiled, name).signatures) == 1, name
