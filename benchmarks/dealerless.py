@@ -44,8 +44,10 @@ def requests(what: str, n: int) -> list[Correlation]:
 
 def party(order: dict[str, Any]) -> dict[str, Any]:
     """One process's part, over inherited sockets."""
-    from mpc import ot, ot_numpy, ot_products
-    from mpc.dealerless import ObliviousTransfers
+    from mpc.ot import extension as ot
+    from mpc.ot import kernels_numpy as ot_numpy
+    from mpc.ot import products as ot_products
+    from mpc.ot.source import ObliviousTransfers
     from mpc.session import Session
 
     if order["fallback"]:

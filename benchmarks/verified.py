@@ -86,10 +86,11 @@ def _matrix(session: Any, x: np.ndarray, v: np.ndarray) -> Callable[[], tuple[np
 
 def party(order: dict[str, Any]) -> dict[str, Any]:
     """One process's part, over inherited sockets."""
-    from mpc import ring, ring128
+    from mpc import ring
     from mpc.dealer import Correlations, run_dealer
     from mpc.session import Session
-    from mpc.verified import Verified
+    from mpc.verified import ring128
+    from mpc.verified.source import Verified
 
     me = order["me"]
     ring.warm_up()

@@ -34,15 +34,12 @@ import numpy.typing as npt
 import torch
 from omegaconf import OmegaConf
 
-from mpc import _crypten_maths as maths
-from mpc import _crypten_nn as nn
-from mpc import _crypten_onnx as onnx
-from mpc import _crypten_seams as seams
 from mpc import compare, functions
-from mpc._crypten_ops import Run
-from mpc._crypten_pins import PINS
-from mpc._crypten_refused import REFUSED, REFUSED_SETTINGS, REQUIRED_SETTINGS, refusal
-from mpc._crypten_replaced import GRADIENTS, REPLACED
+from mpc._crypten import maths, nn, onnx, seams
+from mpc._crypten.ops import Run
+from mpc._crypten.pins import PINS
+from mpc._crypten.refused import REFUSED, REFUSED_SETTINGS, REQUIRED_SETTINGS, refusal
+from mpc._crypten.replaced import GRADIENTS, REPLACED
 from mpc.correlations import Correlation
 from mpc.errors import LocalProtocolError
 from mpc.ring import decode

@@ -25,7 +25,14 @@ import numpy.typing as npt
 from mpc import _fitted
 from mpc._domains import Domain, Plan, Range, in_chunks, planned
 from mpc._fits import Fit, fit_function
-from mpc.compare import any_negative, less_than, less_than_within, plan_any_negative, plan_less_than, plan_less_than_within
+from mpc.compare import (
+    any_negative,
+    less_than,
+    less_than_within,
+    plan_any_negative,
+    plan_less_than,
+    plan_less_than_within,
+)
 from mpc.correlations import Correlation, Ticket
 from mpc.errors import LocalProtocolError, OutOfRange
 from mpc.fourier import plan_series, series

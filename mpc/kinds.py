@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from mpc import (
-    compare,
-    fourier,
-    gram,
-    groups,
-    matrix,
-    ring,
-    ring128,
-    shuffle,
-    triples,
-    truncation,
-    verified_bits,
-    verified_kinds,
-    verified_matrices,
-)
+from mpc import compare, fourier, gram, groups, matrix, ring, shuffle, triples, truncation
+from mpc.verified import bits, kinds, matrices, ring128
 
 __all__ = [
+    "bits",
     "compare",
     "fourier",
     "gram",
     "groups",
+    "kinds",
+    "matrices",
     "matrix",
     "shuffle",
     "triples",
     "truncation",
-    "verified_bits",
-    "verified_kinds",
-    "verified_matrices",
     "warm_up",
 ]
 

@@ -1,8 +1,8 @@
 """Where a session's correlated randomness comes from: the one place that knows every source.
 
     dealer           a silo without data deals it and is trusted to deal it rightly          mpc.dealer
-    verified-dealer  the same, and the parties check what they were dealt                     mpc.verified
-    ot               two parties make it between them by oblivious transfer                   mpc.dealerless
+    verified-dealer  the same, and the parties check what they were dealt                     mpc.verified.source
+    ot               two parties make it between them by oblivious transfer                   mpc.ot.source
 
 A source is loaded when it is asked for, so that a job carries no code that it does not run.
 """
@@ -30,7 +30,7 @@ def supply(mode: str, channel: Channel, parties: Sequence[str], dealer: str | No
     Reveals: as the source declares.
     Cost: as the source states for its start.
     Security: as the source's.
-    Source: mpc.dealer, mpc.verified, mpc.dealerless.
+    Source: mpc.dealer, mpc.verified.source, mpc.ot.source.
     Raises: LocalProtocolError if there is no such mode, or the parties or the dealer do not fit it.
     """
     if mode not in MODES:
@@ -46,7 +46,7 @@ def supply(mode: str, channel: Channel, parties: Sequence[str], dealer: str | No
     dealt = Correlations(channel, dealer, me, len(parties))
     if mode == "dealer":
         return dealt
-    from mpc.verified import Verified
+    from mpc.verified.source import Verified
 
     return Verified(dealt, channel, parties, me, dealer)
 
@@ -56,6 +56,6 @@ def _by_transfer(channel: Channel, parties: Sequence[str], dealer: str | None, m
         raise LocalProtocolError(f"randomness 'ot' has no dealer, got '{dealer}'")
     if len(parties) != 2:
         raise LocalProtocolError(f"randomness 'ot' is for exactly two parties, got {len(parties)}")
-    from mpc.dealerless import ObliviousTransfers
+    from mpc.ot.source import ObliviousTransfers
 
     return ObliviousTransfers(channel, parties[1 - me], me)

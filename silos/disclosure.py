@@ -31,8 +31,10 @@ PROTOCOLS: Mapping[str, Mapping[str, tuple[str, str]]] = {
 # it reveals nothing, with an empty tuple.
 SUPPLIES: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "dealer": {"mpc.dealer": ("mpc.dealer", "REVEALS")},
-    "verified-dealer": {"mpc.dealer": ("mpc.dealer", "REVEALS")},  # mpc.verified opens uniform words and zeros only
-    "ot": {"mpc.dealerless": ("mpc.dealerless", "REVEALS")},
+    "verified-dealer": {
+        "mpc.dealer": ("mpc.dealer", "REVEALS")
+    },  # mpc.verified.source opens uniform words and zeros only
+    "ot": {"mpc.ot.source": ("mpc.ot.source", "REVEALS")},
 }
 
 # What the coordinator sees of every job.  It stands here because the coordinator may not import protocol code.

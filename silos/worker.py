@@ -194,6 +194,10 @@ def run(order: Order, reporter: Reporter) -> dict[str, Any]:
     """Do the job; returns the last line for the node."""
     spec = parse_spec(order.spec)
     warm_up()
+    if spec.randomness == "ot":
+        from mpc.ot import products as transfers
+
+        transfers.warm_up()
     if order.me == spec.dealer:
         channel = connect(order, spec)
         reporter.progress("deal", 0, 1)

@@ -27,7 +27,11 @@ ENVIRONMENT = re.compile(
 )
 # glibc gives a large array back to the system when it is dropped, and asks for it again, page by page, for the next one.
 # Protocols make and drop arrays of the same sizes all the time: keeping them saves a quarter of the processor's time.
-MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 33), "MALLOC_TOP_PAD_": str(1 << 26)}
+MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+}
 
 Progress = Callable[[str, int, int], None]
 

@@ -49,6 +49,9 @@ PROTOCOLS = (
     "mpc/sorting.py",
     "mpc/extrema.py",
     "mpc/groups.py",
+    "mpc/functions.py",
+    "mpc/smooth.py",
+    "mpc/ot/extension.py",
     "vertical/logistic.py",
     "vertical/evaluate.py",
 )

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from mpc.compare import AnyBit, Chain, Digits, PackedBits, less_than_zero, plan_less_than_zero
 from mpc.correlations import Correlation
-from mpc.dealerless import ObliviousTransfers
 from mpc.errors import LocalProtocolError
 from mpc.fourier import SERIES_BITS, FourierTuple, Waves, fit_sigmoid, odd_series
 from mpc.gram import MatrixGram, MatrixWeights
 from mpc.matrix import MatrixMask, MatrixProduct, mask_matrices, multiply
+from mpc.ot.source import ObliviousTransfers
 from mpc.shuffle import Permutation
 from mpc.triples import BinaryTriple, BitPair, SquarePair, Triple
 from mpc.truncation import Truncation, plan_truncation, truncate
@@ -31,7 +31,7 @@ RNG = np.random.default_rng(21)
 def _cheap():
     """The base transfers are `test_ot`'s business; one test below makes them for real."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mpc.ot_products.set_up", cheap_set_up)
+        patch.setattr("mpc.ot.products.set_up", cheap_set_up)
         yield
 
 
@@ -148,7 +148,7 @@ def test_waves_are_within_the_stated_units(basis_bits):
 
 def test_many_chunks_are_as_good_as_one(monkeypatch):
     for name, value in (("CHUNK_WORDS", 16), ("FEWEST_WORDS", 8), ("MESSAGE_WORDS", 32)):
-        monkeypatch.setattr(f"mpc.ot_products.{name}", value)
+        monkeypatch.setattr(f"mpc.ot.products.{name}", value)
     check(
         Triple(op="mul", shape0=(101,), shape1=(101,)),
         Triple(op="matmul", shape0=(5, 13), shape1=(13, 17)),
@@ -273,9 +273,9 @@ def test_a_third_party_and_a_mask_used_twice_are_refused():
 
 
 def test_protocols_run_on_it_with_real_base_transfers(monkeypatch):
-    from mpc.ot import set_up
+    from mpc.ot.extension import set_up
 
-    monkeypatch.setattr("mpc.ot_products.set_up", set_up)
+    monkeypatch.setattr("mpc.ot.products.set_up", set_up)
     x = np.array([0, 1, -1, 2**63 - 1, -(2**63), 1 << 40, -(1 << 40)], dtype=np.int64)
     shares = split(x.view(np.uint64), 2)
     result = between(lambda s: less_than_zero(s, s.correlations.plan(plan_less_than_zero(x.size)), shares[s.me]))

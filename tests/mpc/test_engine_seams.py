@@ -17,8 +17,8 @@ import pytest
 import torch
 from omegaconf.errors import ReadonlyConfigError
 
-from mpc import _crypten_seams as seams
 from mpc import engine
+from mpc._crypten import seams
 from mpc.engine import bind, crypten, mpc_tensor, reveal, share_from, to_words
 from mpc.errors import LocalProtocolError, RemoteProtocolError
 from mpc.kinds import warm_up

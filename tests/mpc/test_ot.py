@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from mpc import ot, ot_numpy
 from mpc.curve25519 import P, add, hash_to_curve
 from mpc.errors import RemoteProtocolError
-from mpc.ot import _Base, decode_point, encode_point, grow_tree, puncture_tree, set_up
-from mpc.ot_aes import schedules
-from mpc.ot_products import CHUNK_WORDS, HALVES, WHOLE, Transfers, warm_up, weights
+from mpc.ot import extension as ot
+from mpc.ot import kernels_numpy as ot_numpy
+from mpc.ot.aes import schedules
+from mpc.ot.extension import _Base, decode_point, encode_point, grow_tree, puncture_tree, set_up
+from mpc.ot.products import CHUNK_WORDS, HALVES, WHOLE, Transfers, warm_up, weights
 from tests.harness import run_parties
 from tests.mpc.test_compare import uniform_bytes
 from tests.mpc.transfers import NAMES, cheap_set_up, made_ends
@@ -29,7 +30,7 @@ def random(*shape: int) -> np.ndarray:
 
 
 def compiled():
-    return pytest.importorskip("mpc.ot_numba")
+    return pytest.importorskip("mpc.ot.kernels_numba")
 
 
 # --- base transfers ---
@@ -269,13 +270,13 @@ def both(body, **options):
 
 @pytest.fixture
 def cheap(monkeypatch):
-    monkeypatch.setattr("mpc.ot_products.set_up", cheap_set_up)
+    monkeypatch.setattr("mpc.ot.products.set_up", cheap_set_up)
 
 
 @pytest.fixture
 def small_chunks(monkeypatch):
     for name, value in (("CHUNK_WORDS", 16), ("FEWEST_WORDS", 8), ("MESSAGE_WORDS", 32)):
-        monkeypatch.setattr(f"mpc.ot_products.{name}", value)
+        monkeypatch.setattr(f"mpc.ot.products.{name}", value)
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 1), (1, 0), (1, 9), (40, 3), (100, 101)])
@@ -361,7 +362,7 @@ def test_a_short_message_is_the_senders_error(tag, nth, cheap):
 
 
 def test_corrections_run_one_chunk_ahead(cheap, monkeypatch):
-    monkeypatch.setattr("mpc.ot_products.CHUNK_WORDS", 8)
+    monkeypatch.setattr("mpc.ot.products.CHUNK_WORDS", 8)
     assert CHUNK_WORDS % 8 == 0
     run = both(lambda transfers, _: transfers.and_planes(random(24), random(1, 24)))
     tags = [m.tag[3:] for m in run.transcript if m.sender == "a"]
@@ -370,7 +371,7 @@ def test_corrections_run_one_chunk_ahead(cheap, monkeypatch):
 
 def test_without_compiled_kernels_the_others_serve(monkeypatch):
     def missing(name, *args, real=__import__, **kwargs):
-        if name == "mpc" and args[2] == ("ot_numba",):
+        if name == "mpc.ot" and args[2] == ("kernels_numba",):
             raise ImportError(name)
         return real(name, *args, **kwargs)
 
@@ -381,7 +382,7 @@ def test_without_compiled_kernels_the_others_serve(monkeypatch):
 
 def test_the_kernels_are_compiled_once_and_before_a_session(cheap):
     compiled()
-    from mpc import _ot_compiled
+    from mpc.ot import vectors as _ot_compiled
 
     warm_up()
     words = np.broadcast_to(np.uint64(7), (16,))

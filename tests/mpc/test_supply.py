@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_refused_before_a_word_is_sent(mode, parties, deale
 def test_choosing_loads_no_source():
     program = (
         "import sys, mpc.supply\n"
-        "assert not {'numpy', 'mpc.dealer', 'mpc.verified', 'mpc.dealerless'} & set(sys.modules)\n"
+        "assert not {'numpy', 'mpc.dealer', 'mpc.verified.source', 'mpc.ot.source'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc import ring128, verified, verified_kinds
 from mpc._comparison import AnyBit, Chain, Digits, PackedBits
 from mpc.compare import less_than_zero, plan_less_than_zero
 from mpc.dealer import Correlations, run_dealer
@@ -23,10 +22,13 @@ from mpc.session import Session
 from mpc.shuffle import Permutation
 from mpc.triples import BinaryTriple, BitPair, SquarePair, Triple
 from mpc.truncation import Truncation, plan_truncation, truncate
-from mpc.verified import Verified
-from mpc.verified_bits import CheckedAnd, CheckedAnyBit, CheckedChain, CheckedDigits
-from mpc.verified_kinds import CheckedBits, CheckedSquare, CheckedTriple, CheckedTruncation
-from mpc.verified_matrices import CheckedPermutation, CheckedProduct
+from mpc.verified import kinds as verified_kinds
+from mpc.verified import ring128
+from mpc.verified import source as verified
+from mpc.verified.bits import CheckedAnd, CheckedAnyBit, CheckedChain, CheckedDigits
+from mpc.verified.kinds import CheckedBits, CheckedSquare, CheckedTriple, CheckedTruncation
+from mpc.verified.matrices import CheckedPermutation, CheckedProduct
+from mpc.verified.source import Verified
 from tests.harness import run_parties, try_parties
 from tests.mpc.playing import NAMES, joined, results, split
 from tests.mpc.test_compare import uniform_bytes
@@ -348,8 +350,8 @@ def test_digits_that_make_the_mask_but_are_not_bits_are_noticed(request_, n_part
         b[0, 1] = ring128.subtract(b[0, 1], np.array([1, 0], dtype=np.uint64))
         return [b, above, ring128.dot(mask, b)]
 
-    for module in ("verified_kinds", "verified_bits"):
-        monkeypatch.setattr(f"mpc.{module}.deal_digits", deal)
+    for module in ("kinds", "bits"):
+        monkeypatch.setattr(f"mpc.verified.{module}.deal_digits", deal)
     assert all(caught(n_parties, [request_]) for _ in range(20))
 
 
@@ -501,7 +503,7 @@ def test_settling_costs_nothing_when_nothing_was_used_and_two_rounds_when_someth
 def known_keys(monkeypatch):
     """The dealer's keys and the coin, fixed: every run of a test sees the same transcript."""
     counter = itertools.count()
-    for module in ("dealer", "verified"):
+    for module in ("dealer", "verified.source"):
         monkeypatch.setattr(f"mpc.{module}.fresh_key", lambda: hashlib.sha256(b"key/%d" % next(counter)).digest())
 
 

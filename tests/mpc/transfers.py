@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mpc.dealerless import ObliviousTransfers
-from mpc.ot import ReceiverEnd, SenderEnd, kernels
+from mpc.ot.extension import ReceiverEnd, SenderEnd, kernels
+from mpc.ot.source import ObliviousTransfers
 from mpc.session import Session
 from tests.harness import Run, run_parties
 
@@ -30,7 +30,7 @@ def made_ends(seed: int = 99) -> list[tuple[ReceiverEnd, SenderEnd]]:
 
 
 def cheap_set_up(channel: Any, peer: str, me: int) -> tuple[ReceiverEnd, SenderEnd]:
-    """In place of `mpc.ot.set_up`."""
+    """In place of `mpc.ot.extension.set_up`."""
     return made_ends()[me]
 
 

@@ -109,7 +109,7 @@ def test_every_source_of_randomness_has_protocols_and_assumptions() -> None:
 @pytest.mark.parametrize("randomness", SUPPLIES)
 @pytest.mark.parametrize("kind", PROTOCOLS)
 def test_every_protocol_of_every_kind_declares(kind: str, randomness: str) -> None:
-    silent = {"mpc.dealerless"}  # two owners that make randomness learn nothing by it
+    silent = {"mpc.ot.source"}  # two owners that make randomness learn nothing by it
     assert set(load_reveals(kind, randomness)) == {*PROTOCOLS[kind], *SUPPLIES[randomness]} - silent
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, NoReturn
 
-from mpc._crypten_seams import DealerProvider
+from mpc._crypten.seams import DealerProvider
 from mpc.errors import LocalProtocolError
 
 _SESSION = "a session is bound with mpc.engine.bind; CrypTen's own set-up"

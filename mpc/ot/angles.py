@@ -1,4 +1,4 @@
-"""Cosines and sines of shared angles for `mpc.dealerless`: each party knows a part of the angle, so their products suffice.
+"""Cosines and sines of shared angles for `mpc.ot.source`: each party knows a part of the angle, so their products suffice.
 
     cos(a + b) = cos a cos b - sin a sin b        sin(a + b) = sin a cos b + cos a sin b
 
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.ot import kernels
-from mpc.ot_products import WORD_BITS, Transfers, Weights, rounded, weights
+from mpc.ot.extension import kernels
+from mpc.ot.products import WORD_BITS, Transfers, Weights, rounded, weights
 
 Words = npt.NDArray[Any]
 

@@ -1,6 +1,6 @@
 """Products of masked matrices and permuted masks, together with what it takes to check them.
 
-As in `mpc.verified_kinds`, in words of Z_2^128; the factor x of a check, a secret combination of the rows of the matrix or
+As in `mpc.verified.kinds`, in words of Z_2^128; the factor x of a check, a secret combination of the rows of the matrix or
 of the permuted rows, is known to one party, so only that one opens anything.
 """
 
@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from mpc._ledger import Ledger, Side
 from mpc.correlations import Piece, register
 from mpc.matrix import WORD, MatrixMask, MatrixProduct
-from mpc.ring128 import dot, low, matmul, subtract
 from mpc.rng import Prg
 from mpc.shuffle import SORT_WORDS, Permutation, permutation_of
-from mpc.verified_kinds import Checked
+from mpc.verified.kinds import Checked
+from mpc.verified.ledger import Ledger, Side
+from mpc.verified.ring128 import dot, low, matmul, subtract
 
 Words = npt.NDArray[Any]
 

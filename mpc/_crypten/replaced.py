@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpc import _crypten_functions as functions
-from mpc import _crypten_losses as losses
-from mpc import _crypten_maths as maths
-from mpc import _crypten_max as largest
-from mpc import _crypten_nn as nn
-from mpc import _crypten_seams as seams
-from mpc._crypten_refused import refusal
+from mpc._crypten import functions, losses, maths, nn, seams
+from mpc._crypten import max as largest
+from mpc._crypten.refused import refusal
 
 REPLACED: dict[str, Any] = {
     "crypten.communicator:get": seams.SessionCommunicator.get,

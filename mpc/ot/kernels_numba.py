@@ -3,8 +3,8 @@
 A tile is 512 transfers: 8 choice words of 64 bits.  Transfer number 64 w + r of a tile belongs to bit r of word w, so a party's
 ring words are their own choice bits, and everything that happens to bit r of 8 neighbouring words is one vector operation.
 
-Needs an x86 processor with AES instructions; importing this module anywhere else raises ImportError, and `mpc.ot_numpy`,
-which has the same functions with the same results, serves instead.  One thread, no Python lock held, cached on disk.
+Needs an x86 processor with AES instructions; anywhere else importing this module raises ImportError, and `kernels_numpy`, which
+has the same functions with the same results, serves instead.  One thread, no Python lock held, cached on disk.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc import _ot_compiled as _compiled
-from mpc._ot_compiled import FIELD_BITS, GUARD_BITS, LEAVES, TILE, TREES
-from mpc.ot_aes import schedules as key_schedules
+from mpc.ot import vectors as _compiled
+from mpc.ot.aes import schedules as key_schedules
+from mpc.ot.vectors import FIELD_BITS, GUARD_BITS, LEAVES, TILE, TREES
 
 __all__ = [
     "FIELD_BITS",

@@ -1,7 +1,7 @@
 """A dealer that is checked: randomness that is wrong is noticed before anything computed with it is released.
 
 `Verified` stands between a job and the supply of its dealer.  For every correlation of the job it asks for a larger one, hands
-out the part the job asked for, and enters into a ledger what has to hold (`mpc._ledger`).  `settle` checks all of it in two
+out the part the job asked for, and enters into a ledger what has to hold (`ledger`).  `settle` checks all of it in two
 rounds.  The coefficients of the checks come from a key that party 0 draws and the dealer is never told, so the dealer's
 errors cannot depend on them.
 
@@ -34,7 +34,6 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from mpc._comparison import AnyBit, Chain, Digits, PackedBits
-from mpc._ledger import CHECK_TAG, Ledger
 from mpc.channel import Channel
 from mpc.correlations import Correlation, Source, Ticket
 from mpc.errors import LocalProtocolError, RemoteProtocolError
@@ -44,14 +43,15 @@ from mpc.rng import KEY_BYTES, Prg, derive_key, fresh_key
 from mpc.shuffle import Permutation
 from mpc.triples import BinaryTriple, BitPair, SquarePair, Triple
 from mpc.truncation import Truncation
-from mpc.verified_bits import CheckedAnd, CheckedAnyBit, CheckedChain, CheckedDigits, Twice
-from mpc.verified_kinds import (
+from mpc.verified.bits import CheckedAnd, CheckedAnyBit, CheckedChain, CheckedDigits, Twice
+from mpc.verified.kinds import (
     CheckedBits,
     CheckedSquare,
     CheckedTriple,
     CheckedTruncation,
 )
-from mpc.verified_matrices import CheckedMask, CheckedPermutation, CheckedProduct
+from mpc.verified.ledger import CHECK_TAG, Ledger
+from mpc.verified.matrices import CheckedMask, CheckedPermutation, CheckedProduct
 from mpc.wire import Kind
 
 Words = npt.NDArray[Any]

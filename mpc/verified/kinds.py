@@ -1,7 +1,7 @@
-"""Correlations modulo 2^64 together with what it takes to check them: what `mpc.verified` asks the dealer for instead.
+"""Correlations modulo 2^64 together with what it takes to check them: what `mpc.verified.source` asks the dealer for instead.
 
 Each is the original, in words of Z_2^128 of which the protocols use the lower limb, and one masked inner product (see
-`mpc._ledger`).  The wider ring is what makes a check catch every error: times a secret 128-bit number an error that is not
+`ledger`).  The wider ring is what makes a check catch every error: times a secret 128-bit number an error that is not
 zero modulo 2^64 is zero modulo 2^128 with probability at most 2^-65, whereas modulo 2^64 half of all numbers cancel 2^63.
 
 Source: Cramer, Damgard, Escudero, Scholl, Xing, "SPDZ2k", CRYPTO 2018 (check in the ring 2^(k+s)); Keller, Orsini, Scholl,
@@ -21,13 +21,13 @@ import numpy.typing as npt
 from pydantic import Field
 
 from mpc._bits import n_words, unpacked_rows
-from mpc._ledger import Ledger, nothing
-from mpc._wide_products import as_matrices, from_matrices, operands, sizes
 from mpc.correlations import Correlation, Count, Piece, register
-from mpc.ring128 import Wide, add, dot, low, matmul, multiply, subtract, total, wide
 from mpc.rng import Prg
 from mpc.triples import SquarePair, Triple
 from mpc.truncation import RANGE_BITS
+from mpc.verified.ledger import Ledger, nothing
+from mpc.verified.ring128 import Wide, add, dot, low, matmul, multiply, subtract, total, wide
+from mpc.verified.wide import as_matrices, from_matrices, operands, sizes
 
 Words = npt.NDArray[Any]
 BITS = 64

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpc.channel import Channel
-from mpc.ot import CHOICE_TAG, MESSAGE_TAG, SEED_BYTES, Blocks, Words, kernels, set_up
+from mpc.ot.extension import CHOICE_TAG, MESSAGE_TAG, SEED_BYTES, Blocks, Words, kernels, set_up
 from mpc.wire import recv_words, send_words
 
 WORD_BITS = 64

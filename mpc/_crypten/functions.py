@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc import compare, functions, products
-from mpc._crypten_nn import Tensor, bits_of, like
-from mpc._crypten_seams import current, to_tensor, to_words
+from mpc._crypten.nn import Tensor, bits_of, like
+from mpc._crypten.seams import current, to_tensor, to_words
 from mpc._fits import Fit
 from mpc.correlations import Correlation, Ticket
 from mpc.errors import OutOfRange

@@ -1,4 +1,4 @@
-"""Products of matrices for `mpc.dealerless`: of shared ones, and of masks that one party knows.
+"""Products of matrices for `mpc.ot.source`: of shared ones, and of masks that one party knows.
 
 One side of a product is cut into its bits, which choose; the other side's rows are the messages.  A choosing word costs 64
 transfers (32 in the small ring) however long the row is, so the side with the smaller outer dimension chooses.
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mpc.errors import LocalProtocolError
 from mpc.gram import MatrixGram, MatrixWeights
 from mpc.matrix import WORD, Bits, MatrixMask, MatrixProduct
-from mpc.ot_products import HALVES, WHOLE, Transfers
+from mpc.ot.products import HALVES, WHOLE, Transfers
 from mpc.ring import transpose_matmul
 
 Words = npt.NDArray[Any]

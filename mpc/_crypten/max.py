@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from mpc import compare, products
-from mpc._crypten_nn import Tensor, like
-from mpc._crypten_seams import current, to_tensor, to_words
+from mpc._crypten.nn import Tensor, like
+from mpc._crypten.seams import current, to_tensor, to_words
 from mpc.correlations import Correlation
 from mpc.errors import LocalProtocolError
 

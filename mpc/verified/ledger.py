@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc import ring128
 from mpc.channel import Channel
 from mpc.correlations import Correlation, Piece
-from mpc.ring128 import Wide
+from mpc.verified import ring128
+from mpc.verified.ring128 import Wide
 from mpc.wire import recv_words, send_words
 
 Words = npt.NDArray[Any]

@@ -1,4 +1,4 @@
-"""The kernels of oblivious transfer in NumPy, with AES from `cryptography`: slower than `mpc.ot_numba`, equal results."""
+"""The kernels of oblivious transfer in NumPy, with AES from `cryptography`: slower than `kernels_numba`, equal results."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _blocks(rows: Words, tiles: int) -> Words:
 
 
 def extend_receiver(keys: Words, counter: int, choice: Words) -> tuple[Words, Words]:
-    """As `mpc.ot_numba.extend_receiver`."""
+    """As `mpc.ot.kernels_numba.extend_receiver`."""
     tiles = len(choice) // TILE
     total, rows = _fold(keys, counter, tiles)
     d = (total ^ choice).reshape(TREES, tiles, TILE).transpose(1, 0, 2)
@@ -63,7 +63,7 @@ def extend_receiver(keys: Words, counter: int, choice: Words) -> tuple[Words, Wo
 
 
 def extend_sender(keys: Words, counter: int, d: Words, delta: Words) -> Words:
-    """As `mpc.ot_numba.extend_sender`."""
+    """As `mpc.ot.kernels_numba.extend_sender`."""
     _, rows = _fold(keys, counter, len(d))
     flat = d.transpose(1, 0, 2).reshape(TREES, -1)
     for bit in range(FIELD_BITS):
@@ -87,7 +87,7 @@ def _columns(x: Words, key: Words, row: int, width: int, tweak: int, delta: Word
 
 
 def message_bytes(rows: Words, width: int, *, guarded: bool) -> int:
-    """As `mpc.ot_numba.message_bytes`."""
+    """As `mpc.ot.kernels_numba.message_bytes`."""
     sizes = rows[:, 1]
     return int(sizes.sum()) * width if not guarded else int((sizes + 1)[sizes > 0].sum()) * (width // 2)
 
@@ -114,7 +114,7 @@ def ring_send(
     guarded: bool = False,
     tweak: int = 0,
 ) -> Words:
-    """As `mpc.ot_numba.ring_send`."""
+    """As `mpc.ot.kernels_numba.ring_send`."""
     tiles, choices, width, _ = a.shape
     sent = [np.empty((tiles, 0), dtype=np.uint8)]
     for r, (shift, size, to) in enumerate(rows.tolist()):
@@ -145,7 +145,7 @@ def ring_receive(
     guarded: bool = False,
     tweak: int = 0,
 ) -> None:
-    """As `mpc.ot_numba.ring_receive`."""
+    """As `mpc.ot.kernels_numba.ring_receive`."""
     tiles, _, width, _ = share.shape
     sent, at = message.reshape(tiles, message.size // max(tiles, 1)), 0
     for r, (shift, size, to) in enumerate(rows.tolist()):
@@ -169,14 +169,14 @@ def _planes_of(hashes: Words, n_planes: int) -> Words:
 
 
 def bits_send(x: Words, delta: Words, key: Words, table: Words) -> tuple[Words, Words]:
-    """As `mpc.ot_numba.bits_send`."""
+    """As `mpc.ot.kernels_numba.bits_send`."""
     h0, h1 = (_hashed(x, key, slice(None), 0, d)[..., 0] for d in (None, delta))
     message = _planes_of(h0 ^ h1, table.shape[1]) ^ table
     return np.ascontiguousarray(_planes_of(h0, table.shape[1])), np.ascontiguousarray(message)
 
 
 def bits_receive(x: Words, key: Words, choice: Words, message: Words) -> Words:
-    """As `mpc.ot_numba.bits_receive`."""
+    """As `mpc.ot.kernels_numba.bits_receive`."""
     h = _hashed(x, key, slice(None), 0)[..., 0]
     share: Words = _planes_of(h, message.shape[1]) ^ (message & choice.reshape(-1, 1, TILE))
     return share

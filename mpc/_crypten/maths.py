@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from mpc import products
-from mpc._crypten_seams import current, plan_triple, public_keep_mask, to_tensor, to_words
+from mpc._crypten.seams import current, plan_triple, public_keep_mask, to_tensor, to_words
 from mpc.correlations import Correlation, Ticket
 from mpc.errors import LocalProtocolError, OutOfRange
 from mpc.triples import product

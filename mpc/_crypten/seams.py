@@ -301,7 +301,7 @@ class DealerProvider:
     """CrypTen's source of correlations for its binary circuits: the session's dealer.
 
     tensors: makes an arithmetically shared tensor of scale 1 from a share; bits: the same for a binary one.  Products draw
-    their triples themselves, in `mpc._crypten_maths`.
+    their triples themselves, in `mpc._crypten.maths`.
     """
 
     NAME = "DEALER"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpc.ring128 import Wide
 from mpc.triples import Triple
+from mpc.verified.ring128 import Wide
 
 Words = npt.NDArray[Any]
 Sizes = tuple[int, int, int, int]

@@ -2,7 +2,7 @@
 
 A product z = x y of bits shared by exclusive or is checked with 64 secret subsets at a time: chi is a secret 64-bit word for
 each product, and what has to vanish is the exclusive or of chi (x y + z).  Products with one factor y in common share one
-opening of 64 bits (see `mpc._ledger`).  A wrong product stays unnoticed with probability 2^-64.
+opening of 64 bits (see `mpc.verified.ledger`).  A wrong product stays unnoticed with probability 2^-64.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pydantic import Field
 
 from mpc._bits import WORD_BITS, planes, unpacked
 from mpc._comparison import AnyBit, Chain, Digits, _digits, chosen_sum
-from mpc._ledger import Ledger
 from mpc.correlations import Correlation, Piece, register
-from mpc.ring128 import low
 from mpc.rng import Prg
 from mpc.triples import BinaryTriple
-from mpc.verified_kinds import BITS, Checked, claim_digits, deal_digits
+from mpc.verified.kinds import BITS, Checked, claim_digits, deal_digits
+from mpc.verified.ledger import Ledger
+from mpc.verified.ring128 import low
 
 Words = npt.NDArray[Any]
 Relations = list[tuple[Words, list[tuple[Words, Words]]]]

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from mpc._crypten_functions import fading_exp, log_of_sum, reciprocal_of_sum
-from mpc._crypten_nn import Tensor
+from mpc._crypten.functions import fading_exp, log_of_sum, reciprocal_of_sum
+from mpc._crypten.nn import Tensor
 
 LEAST_PROBABILITY = 2.0**-10
 """BCELoss takes predictions nearer than this to 0 or 1 for this near, so that 1 / p stays exact to three digits."""

@@ -22,7 +22,7 @@ import torch.onnx.utils
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
-from mpc._crypten_ops import STATISTICS, Run, operation
+from mpc._crypten.ops import STATISTICS, Run, operation
 from mpc.errors import LocalProtocolError
 
 OPSET = 17

@@ -1,4 +1,4 @@
-"""The compiled loops of `mpc.ot_numba`: AES through the processor's own instructions, on 8 words at a time.
+"""The compiled loops of `mpc.ot.kernels_numba`: AES through the processor's own instructions, on 8 words at a time.
 
 The steps that numba has no words for are given to LLVM as vector code.  They are in the same file as the loops that use them,
 because numba compiles a cached function again only when its own file has changed.
@@ -311,7 +311,7 @@ def extend(
 def ring_send(
     x: Words, delta: Words, key: Words, a: Words, rows: Words, mode: Mode, share: Words, message: Words
 ) -> None:  # pragma: no cover
-    """As `mpc.ot_numba.ring_send`; mode: bitwise, guarded, tweak."""
+    """As `mpc.ot.kernels_numba.ring_send`; mode: bitwise, guarded, tweak."""
     bitwise, guarded, tweak = mode
     tiles, choices, width = a.shape[0], a.shape[1], a.shape[2]
     values, shares = a.reshape(-1), share.reshape(-1)
@@ -342,7 +342,7 @@ def ring_send(
 def ring_receive(
     x: Words, key: Words, choice: Words, rows: Words, guarded: bool, tweak: int, message: Words, share: Words
 ) -> None:  # pragma: no cover
-    """As `mpc.ot_numba.ring_receive`."""
+    """As `mpc.ot.kernels_numba.ring_receive`."""
     tiles, n_out, width = share.shape[0], share.shape[1], share.shape[2]
     shares = share.reshape(-1)
     h = np.empty(16, dtype=np.uint64)
@@ -367,7 +367,7 @@ def ring_receive(
 def bits_send(
     x: Words, delta: Words, key: Words, table: Words, share: Words, message: Words
 ) -> None:  # pragma: no cover
-    """As `mpc.ot_numba.bits_send`."""
+    """As `mpc.ot.kernels_numba.bits_send`."""
     tiles, planes = table.shape[0], table.shape[1]
     zero, one, h = np.empty(512, dtype=np.uint64), np.empty(512, dtype=np.uint64), np.empty(32, dtype=np.uint64)
     for tile in range(tiles):
@@ -386,7 +386,7 @@ def bits_send(
 
 @compiled
 def bits_receive(x: Words, key: Words, choice: Words, message: Words, share: Words) -> None:  # pragma: no cover
-    """As `mpc.ot_numba.bits_receive`."""
+    """As `mpc.ot.kernels_numba.bits_receive`."""
     tiles, planes = message.shape[0], message.shape[1]
     mine, h = np.empty(512, dtype=np.uint64), np.empty(16, dtype=np.uint64)
     for tile in range(tiles):

@@ -1,7 +1,7 @@
 """Correlated randomness for two parties without a dealer: they make it themselves by oblivious transfer.
 
 Every correlation is made of products in which each factor is known to one party.  A party's own bits choose, the other's
-words are the messages (`mpc.ot_products`).  What a correlation calls drawn is drawn by each party for itself when a ticket is
+words are the messages (`mpc.ot.products`).  What a correlation calls drawn is drawn by each party for itself when a ticket is
 begun, and the shares are made when it is finished, by both parties together.  Where it is easier to draw something else, the
 bits of a mask, the parties draw that and compute their shares of the mask from it; then they work when the ticket is begun.
 
@@ -27,15 +27,15 @@ import numpy.typing as npt
 
 from mpc._bits import n_words, planes, unpacked_rows
 from mpc._comparison import DIGIT_BITS, DIGITS, SETS, AnyBit, Chain, Digits, PackedBits
-from mpc._dealerless_angles import basis
-from mpc._dealerless_matrix import Masks, cross
 from mpc.channel import Channel
 from mpc.correlations import Correlation, Source, Ticket
 from mpc.errors import LocalProtocolError
 from mpc.fourier import BASIS_BITS, FourierTuple, Waves
 from mpc.gram import MatrixGram, MatrixWeights
 from mpc.matrix import MatrixMask, MatrixProduct
-from mpc.ot_products import WHOLE, WORD_BITS, Transfers, Weights, weights
+from mpc.ot.angles import basis
+from mpc.ot.matrices import Masks, cross
+from mpc.ot.products import WHOLE, WORD_BITS, Transfers, Weights, weights
 from mpc.reveals import Reveal
 from mpc.rng import fresh_prg
 from mpc.triples import BinaryTriple, BitPair, SquarePair, Triple, product

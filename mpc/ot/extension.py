@@ -48,16 +48,16 @@ _SQRT_MINUS_ONE = pow(2, (P - 1) // 4, P)
 
 def _load() -> ModuleType:
     try:
-        from mpc import ot_numba
+        from mpc.ot import kernels_numba
     except ImportError:
-        from mpc import ot_numpy
+        from mpc.ot import kernels_numpy
 
-        return ot_numpy
-    return ot_numba
+        return kernels_numpy
+    return kernels_numba
 
 
 kernels = _load()
-"""`mpc.ot_numba` where it can be imported, otherwise `mpc.ot_numpy`."""
+"""`mpc.ot.kernels_numba` where it can be imported, otherwise `mpc.ot.kernels_numpy`."""
 
 
 # --- base transfers ---

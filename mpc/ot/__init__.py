@@ -1,0 +1,1 @@
+"""Correlations for two parties without a dealer, from oblivious transfer."""

@@ -1,0 +1,1 @@
+"""Correlations from a dealer whose work is checked before anything is released."""
