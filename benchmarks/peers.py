@@ -215,10 +215,10 @@ def _measure(name: str, operations: Sequence[str], repeat: int, timeout_s: float
     return [found.get(operation) or dash(operation, why[operation]) for operation in operations]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, operations: Sequence[str] = tuple(OPERATIONS)) -> None:
     """The options of every program that measures peers."""
     parser.add_argument("--peers", choices=("none", *PEERS, "all"), default="all")
-    parser.add_argument("--operations", choices=tuple(OPERATIONS), nargs="+", default=list(OPERATIONS), metavar="NAME")
+    parser.add_argument("--operations", choices=operations, nargs="+", default=list(operations), metavar="NAME")
     parser.add_argument("--repeat", type=int, default=3, help="measured turns after the first (default: 3)")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for each start of a peer (default: 900)")
 
