@@ -17,6 +17,7 @@ dealer); Boyle et al., CCS 2018 (compression of one side of a correlation to a s
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ MAX_REQUESTS = 1_000_000
 BATCH = 500
 SPLIT_WORDS = 4096
 """Pieces of fewer words are corrected by party 0 alone: another message would cost more than it saves."""
+RECENT = 1024
+"""Different requests that the dealer keeps in its parsed form."""
 GATHERED_PIECES, GATHERED_BYTES = 32, 1 << 16
 """Small pieces travel together, up to so many or so many bytes."""
 AHEAD_WORDS = 1 << 24
@@ -93,6 +96,17 @@ class _Deal:
         self.ranges = [[corrected(piece, len(parties), i) for i in range(len(parties))] for piece in self.derived]
 
 
+def _recent(raw: Any, parties: Sequence[str], recent: dict[str, _Deal]) -> _Deal:
+    """A request as it was served before: checking its shapes takes longer than dealing something small."""
+    text = json.dumps(raw, sort_keys=True)
+    if text not in recent:
+        deal = _Deal(raw, parties)
+        if len(recent) >= RECENT:
+            recent.clear()
+        recent[text] = deal
+    return recent[text]
+
+
 class _Outbox:
     """Corrections on their way: small ones for party 0 are gathered, so that a loop of small steps is not one of messages."""
 
@@ -135,6 +149,7 @@ def run_dealer(channel: Channel, parties: Sequence[str]) -> int:
     asker, dealt = parties[0], 0
     streams, outbox = [_streams(key) for key in keys], _Outbox(channel, parties)
     memory: dict[int, Words] = {}
+    recent: dict[str, _Deal] = {}
     while batch := recv_json(channel, asker, REQUEST_TAG):
         if not isinstance(batch, list) or dealt + len(batch) > MAX_REQUESTS:
             raise RemoteProtocolError(asker, REQUEST_TAG, "more requests than a session may make")
@@ -143,7 +158,7 @@ def run_dealer(channel: Channel, parties: Sequence[str]) -> int:
             if type(raw) is int and 0 <= raw < len(known):
                 deal = known[raw]
             else:
-                deal = _Deal(raw, parties)
+                deal = _recent(raw, parties, recent)
                 known.append(deal)
             try:
                 _deal(deal, streams, memory, outbox)

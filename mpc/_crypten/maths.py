@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -217,9 +218,14 @@ def squared(x: torch.Tensor, divisor: int = 1) -> torch.Tensor:
     return to_tensor(truncate(session, out, tickets[1]) if len(tickets) > 1 else out)
 
 
+@lru_cache(maxsize=1024)
+def _division(n: int, divisor: int) -> Truncation:
+    return Truncation(n=n, divisor=divisor)
+
+
 def _plan(request: Correlation, n: int, divisor: int) -> list[Ticket]:
     """Ask for a product and, unless there is nothing to divide, for the division of its n results: one way to the dealer."""
-    rescale = [Truncation(n=n, divisor=divisor)] if divisor > 1 and n else []
+    rescale = [_division(n, divisor)] if divisor > 1 and n else []
     return current().session.correlations.plan([request, *rescale])
 
 
@@ -244,7 +250,7 @@ def _rescaled(share: torch.Tensor, divisor: int) -> torch.Tensor:
     if divisor == 1 or share.numel() == 0:
         return share
     session = current().session
-    ticket = session.correlations.plan([Truncation(n=share.numel(), divisor=divisor)])[0]
+    ticket = session.correlations.plan([_division(share.numel(), divisor)])[0]
     return to_tensor(truncate(session, to_words(share), ticket))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -335,6 +336,12 @@ def plan_triple(op: str, size0: Sequence[int], size1: Sequence[int], **conv: Any
             value = conv.pop(name, default)
             steps[name] = (value,) * int(op[-2]) if isinstance(value, int) else tuple(value)
     try:
-        return Triple.model_validate({"op": op, "shape0": tuple(size0), "shape1": tuple(size1), **steps, **conv})
+        return _triple(op, tuple(size0), tuple(size1), **steps, **conv)
     except ValidationError as exc:
         raise LocalProtocolError(f"a private '{op}' of these operands: {exc.errors()[0]['msg']}") from exc
+
+
+@lru_cache(maxsize=1024)
+def _triple(op: str, size0: tuple[int, ...], size1: tuple[int, ...], **conv: Any) -> Triple:
+    """Checking a request's shapes takes longer than a small product."""
+    return Triple.model_validate({"op": op, "shape0": size0, "shape1": size1, **conv})
