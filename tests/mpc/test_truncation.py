@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mpc.dealer import run_dealer
 from mpc.errors import LocalProtocolError, RemoteProtocolError
@@ -50,6 +52,15 @@ def test_the_edges_of_the_range_are_right_to_one_unit(divisor, n_parties):
     assert set(np.unique(y - np.floor_divide(x, divisor))) <= {0, 1}
     exact = x % divisor == 0
     assert (y[exact] == x[exact] // divisor).all()
+
+
+@given(st.data(), st.integers(2, 1 << 62) | st.sampled_from([2, 1 << 20, 1 << 62]), st.sampled_from([2, 3, 5]))
+def test_any_integer_by_any_divisor(data, divisor, n_parties):
+    limit = (1 << 62) - divisor
+    legal = st.integers(-limit, limit) | st.sampled_from([limit, -limit, 0])
+    x = np.array(data.draw(st.lists(legal, max_size=12)), dtype=np.int64)
+    _, (y,) = divided(n_parties, [x], [divisor])
+    assert set(np.unique(y - np.floor_divide(x, divisor))) <= {0, 1}
 
 
 def test_several_vectors_take_one_round_and_the_stated_bytes():
