@@ -61,7 +61,8 @@ class Dataset(Frozen):
 
         Raises: CatalogueError.
         """
-        self.column(party.key)
+        for column in party.key:
+            self.column(column)
         if party.label is not None:
             self._must_be_number(party.label, "the label")
         for feature in party.features:
@@ -230,9 +231,11 @@ def commitment(salt: bytes, sha256: str) -> str:
     return hashlib.sha256(salt + bytes.fromhex(sha256)).hexdigest()
 
 
-def load_columns(path: str, fmt: Format, columns: Sequence[str]) -> pa.Table:
+def load_columns(path: str, fmt: Format, columns: Sequence[str], as_text: Sequence[str] = ()) -> pa.Table:
     """Read the named columns in the file's row order, nulls kept; nothing else of the file is loaded.
 
+    as_text: those of them that a CSV file gives as they are written.  A type that is guessed for "00042", "1e5" or
+    "01/02/1990" makes another value of it, which is wrong for an identifier.
     Raises: CatalogueError if the file cannot be read or lacks a column.
     """
     import duckdb
@@ -245,6 +248,10 @@ def load_columns(path: str, fmt: Format, columns: Sequence[str]) -> pa.Table:
             for column in columns:
                 if column not in present:  # DuckDB itself would accept another spelling in capitals
                     raise CatalogueError(_unknown("column", column, f"the data file {path}", present))
-            return db.sql(f"SELECT {wanted} FROM {source}", params=[path]).to_arrow_table()  # noqa: S608
+            parameters: list[Any] = [path]
+            if as_text and fmt == "csv":
+                source = source.replace("(?", "(?, types = ?")
+                parameters.append(dict.fromkeys(as_text, "VARCHAR"))
+            return db.sql(f"SELECT {wanted} FROM {source}", params=parameters).to_arrow_table()  # noqa: S608
     except duckdb.Error as exc:
         raise CatalogueError(f"the data file {path} is not readable as {fmt}") from exc

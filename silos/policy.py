@@ -149,7 +149,7 @@ class Policy(Frozen):
         yield f"it expired on {rule.expires}" if rule.expires is not None and today > rule.expires else None
         yield None if spec.kind in rule.kinds else f"jobs of kind '{spec.kind}' are not allowed"
         yield None if spec.purpose in rule.purposes else f"purpose '{spec.purpose}' is not allowed"
-        yield None if mine.key in rule.join else f"column '{mine.key}' may not be used to join with {who}"
+        yield _first(f"column '{c}' may not be used to join with {who}" for c in mine.key if c not in rule.join)
         if mine.label is not None:
             allowed = mine.label in rule.label
             yield None if allowed else f"column '{mine.label}' may not be used as the label with {who}"

@@ -7,7 +7,7 @@ dealer = "dealer"
 [[parties]]
 silo = "lender"
 dataset = "loans"
-key = "email"
+key = "email"                            # or a list of columns, if the rule for identifiers takes several
 label = "default"
 features = ["LIMIT_BAL", { column = "SEX", as = "category" }]     # a bare name is a number
 """
@@ -30,7 +30,13 @@ from silos.validation import read_document
 DEFAULT_VALID_FOR_S = 3600
 _GIVEN_BY_US = ("v", "job", "created", "valid_until")
 _SECTIONS: dict[str, dict[str, Any]] = {
-    "align": {"protocol": "ecdh-psi", "identifier": "email/v1", "duplicates": "refuse", "minimum_matches": 100},
+    "align": {
+        "protocol": "ecdh-psi",
+        "identifier": "email/v1",
+        "region": None,
+        "duplicates": "refuse",
+        "minimum_matches": 100,
+    },
     "encoding": {"winsorise_sd": 8, "rare_category": 100},
     "train": {"ridge": "1.0", "passes": 40, "period": 64, "harmonics": 12},
     "evaluate": {"holdout_percent": 30},
@@ -63,7 +69,8 @@ def _feature(feature: Any) -> Any:
 def _party(party: Any) -> Any:
     if not isinstance(party, dict) or not isinstance(party.get("features", []), list):
         return party
-    return {"label": None, **party, "features": [_feature(f) for f in party.get("features", [])]}
+    key = {"key": [party["key"]]} if isinstance(party.get("key"), str) else {}
+    return {"label": None, **party, **key, "features": [_feature(f) for f in party.get("features", [])]}
 
 
 def build_spec(request: Mapping[str, Any], *, job: str, now: dt.datetime, salt: str) -> Spec:

@@ -15,6 +15,8 @@ from coordinator.envelope import digest
 from silos.errors import SpecError
 from silos.times import TIME_PATTERN, from_text
 from silos.validation import Frozen, validate
+from vertical.identifiers import RULES
+from vertical.phones import REGIONS
 
 MAX_VALIDITY_DAYS = 30
 RESERVED_NAMES = frozenset({"coordinator"})
@@ -26,6 +28,8 @@ Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Time = Annotated[str, Field(pattern=TIME_PATTERN)]
 JobKind = Literal["vertical.logistic"]
 ReleaseItem = Literal["coefficients", "auc", "counts"]
+Identifier = Literal["email/v1", "email-provider/v1", "phone/v1", "person/v1", "hashed-sha256/v1", "text/v1"]
+"""How identifiers are normalised: the rules of vertical.identifiers."""
 Randomness = Literal["dealer", "verified-dealer", "ot"]
 """Where correlated randomness comes from: a dealer, a dealer whose work the owners check, or the owners themselves."""
 
@@ -38,19 +42,19 @@ class Feature(Frozen):
 
 
 class Party(Frozen):
-    """One data owner's part: which data set, which column joins, which columns train, who has the label."""
+    """One data owner's part: which data set, which columns join, which columns train, who has the label."""
 
     silo: SiloName
     dataset: DatasetName
-    key: Column
+    key: tuple[Column, ...] = Field(min_length=1, max_length=8)
     features: tuple[Feature, ...] = Field(min_length=1, max_length=1000)
     label: Column | None
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column the job touches here, the join key first."""
+        """Every column the job touches here, the join columns first."""
         label = (self.label,) if self.label is not None else ()
-        return (self.key, *label, *(f.column for f in self.features))
+        return (*self.key, *label, *(f.column for f in self.features))
 
     @model_validator(mode="after")
     def _columns_once(self) -> Self:
@@ -63,12 +67,30 @@ class Party(Frozen):
 
 
 class Align(Frozen):
-    """How rows are matched."""
+    """How rows are matched.
+
+    region: what both owners read identifiers in that do not say theirs, such as telephone numbers without a country
+    code; None where the rule for identifiers has no use for one.
+    """
 
     protocol: Literal["ecdh-psi"]
-    identifier: Literal["email/v1"]
+    identifier: Identifier
+    region: str | None = Field(pattern=r"^[A-Z]{2}$")
     duplicates: Literal["refuse", "first"]
     minimum_matches: int = Field(ge=1, le=10**9)
+
+    @model_validator(mode="after")
+    def _region_as_the_rule_asks(self) -> Self:
+        regional = RULES[self.identifier].regional
+        if regional and self.region not in REGIONS:
+            got = "none" if self.region is None else f"'{self.region}'"
+            raise ValueError(f"'align.region' must be a region with a numbering plan, such as 'CH', got {got}")
+        if not regional and self.region is not None:
+            raise ValueError(
+                f"'align.region' must be null (in a request: left out) with identifier '{self.identifier}', "
+                f"got '{self.region}'"
+            )
+        return self
 
 
 class Encoding(Frozen):
@@ -172,6 +194,17 @@ class Spec(Frozen):
             raise ValueError(f"exactly one party must have a label, got {', '.join(labelled) or 'none'}")
         if len(set(self.release)) != len(self.release):
             raise ValueError("'release' names an item twice")
+        return self
+
+    @model_validator(mode="after")
+    def _keys(self) -> Self:
+        roles = RULES[self.align.identifier].roles
+        for party in self.parties:
+            if len(party.key) != len(roles):
+                raise ValueError(
+                    f"'key' of {party.silo} must name {len(roles)} column{'s' if len(roles) > 1 else ''} "
+                    f"({', '.join(roles)}) with identifier '{self.align.identifier}', got {len(party.key)}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -148,6 +148,7 @@ def plan_of(spec: Spec, me: str) -> Plan:
         label=party.label,
         features=tuple(Feature(f.column, f.as_) for f in party.features),
         identifier=spec.align.identifier,
+        region=spec.align.region,
         duplicates=spec.align.duplicates,
         minimum_matches=spec.align.minimum_matches,
         winsorise_sd=spec.encoding.winsorise_sd,
@@ -170,9 +171,9 @@ def check_unchanged(dataset: dict[str, Any]) -> None:
 
 
 def read_columns(dataset: dict[str, Any], plan: Plan) -> dict[str, npt.NDArray[Any]]:
-    """The job's columns as the computation wants them: numbers as float64, everything else as text."""
+    """The job's columns as the computation wants them: numbers as float64, identifiers and all else as text."""
     numbers = {f.column for f in plan.features if f.kind == "number"} | {plan.label}
-    table = load_columns(dataset["path"], dataset["format"], plan.columns)
+    table = load_columns(dataset["path"], dataset["format"], plan.columns, as_text=plan.key)
     columns: dict[str, npt.NDArray[Any]] = {}
     for name in plan.columns:
         values = table.column(name)
@@ -184,10 +185,21 @@ def read_columns(dataset: dict[str, Any], plan: Plan) -> dict[str, npt.NDArray[A
                     f"column '{name}' of {plan.parties[plan.me]} holds values that are not numbers"
                 ) from None
         else:
-            columns[name] = np.array(
-                [None if v is None else v if isinstance(v, bytes) else str(v) for v in values.to_pylist()], dtype=object
-            )
+            column = np.empty(len(values), dtype=object)
+            column[:] = [(_identifier if name in plan.key else _level)(v) for v in values.to_pylist()]
+            columns[name] = column
     return columns
+
+
+def _level(value: Any) -> str | bytes | None:
+    return value if value is None or isinstance(value, bytes) else str(value)
+
+
+def _identifier(value: Any) -> str | bytes | None:
+    """As text; a whole number that the file keeps as a float, because others are missing, has no fraction."""
+    if isinstance(value, float):
+        return None if value != value else str(int(value)) if value.is_integer() else str(value)
+    return _level(value)
 
 
 def run(order: Order, reporter: Reporter) -> dict[str, Any]:

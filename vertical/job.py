@@ -33,7 +33,8 @@ class Plan:
 
     parties: the data owners' names, in the spec's order.  randomness: where correlated randomness comes from, as in
     mpc.supply.  dealer: its name, None if there is none.  me, active: indices into parties; `active`
-    owns the label.  key, label: column names at this owner (label None unless active).
+    owns the label.  key, label: column names at this owner (label None unless active).  identifier, region: the rule
+    for identifiers, which takes the columns of `key`, and the region it reads them in, None if it needs none.
     """
 
     parties: tuple[str, ...]
@@ -41,10 +42,11 @@ class Plan:
     dealer: str | None
     me: int
     active: int
-    key: str
+    key: tuple[str, ...]
     label: str | None
     features: tuple[Feature, ...]
     identifier: str
+    region: str | None
     duplicates: str
     minimum_matches: int
     winsorise_sd: int
@@ -57,7 +59,7 @@ class Plan:
     @property
     def columns(self) -> list[str]:
         """All columns the job reads at this owner, each once."""
-        return [self.key, *([self.label] if self.label else []), *(f.column for f in self.features)]
+        return [*self.key, *([self.label] if self.label else []), *(f.column for f in self.features)]
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def run(plan: Plan, columns: Columns, channel: Channel, session_id: bytes, progr
     me, peer = plan.parties[plan.me], plan.parties[1 - plan.me]
     labels = _labels(columns, plan, me)
     progress("align", 0, 1)
-    prepared = prepare(list(columns[plan.key]), plan.identifier, plan.duplicates)
+    prepared = prepare([list(columns[name]) for name in plan.key], plan.identifier, plan.duplicates, plan.region)
     alignment = intersect(
         prepared.items, peer, session_id, channel, plan.minimum_matches, plan.me == 0,
         lambda done, total: progress("align", done, total),
@@ -111,7 +113,8 @@ def run(plan: Plan, columns: Columns, channel: Channel, session_id: bytes, progr
     correlations.close()
     if "counts" in plan.release:
         result["rows"] = {
-            "own": len(columns[plan.key]), "unusable": prepared.rejected, "duplicates": prepared.duplicates,
+            "own": prepared.n_rows, "unusable": prepared.rejected, "duplicates": prepared.duplicates,
+            "reasons": {reason.value: count for reason, count in prepared.reasons.items()},
             "matched": len(rows), "training": int((~held).sum()), "held_out": int(held.sum()),
         }  # fmt: skip
     return Outcome(result, correlations.used)

@@ -46,7 +46,8 @@ def reference(spec: Spec, datasets: Mapping[str, Mapping[str, Any]]) -> Referenc
     columns = {silo: read_columns(dict(datasets[silo]), plans[silo]) for silo in spec.owners}
     rows: dict[str, dict[bytes, int]] = {}
     for silo, plan in plans.items():
-        prepared = prepare(list(columns[silo][plan.key]), plan.identifier, plan.duplicates)
+        keys = [list(columns[silo][name]) for name in plan.key]
+        prepared = prepare(keys, plan.identifier, plan.duplicates, plan.region)
         rows[silo] = dict(zip(prepared.items, prepared.rows, strict=True))
     first, second = spec.owners
     people = sorted(rows[first].keys() & rows[second].keys())

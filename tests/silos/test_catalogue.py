@@ -36,11 +36,11 @@ def loans(tmp_path: Path) -> Dataset:
     return catalogue.add(tmp_path / "catalogue.toml", "loans", path, "email")
 
 
-def party(features: list[tuple[str, Any]], label: str | None = None, key: str = "email") -> Party:
+def party(features: list[tuple[str, Any]], label: str | None = None, key: str | tuple[str, ...] = "email") -> Party:
     return Party(
         silo="lender",
         dataset="loans",
-        key=key,
+        key=(key,) if isinstance(key, str) else key,
         label=label,
         features=tuple(Feature.model_validate({"column": c, "as": kind}) for c, kind in features),
     )
@@ -75,6 +75,18 @@ def test_columns_come_in_the_asked_order_and_the_files_row_order(tmp_path: Path,
     assert catalogue.load_columns(str(csv), "csv", ["LIMIT_BAL"]).to_pydict() == {"LIMIT_BAL": [100.0, None, 300.5]}
 
 
+def test_text_of_a_csv_file_is_as_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("no,born,zip,x\n1e5,01/02/1990,1067,1\n2.50,03/04/1991,,2\n")
+    names = ["born", "no", "zip"]
+    guessed = catalogue.load_columns(str(path), "csv", names).to_pydict()
+    assert guessed["no"] == [100000.0, 2.5]
+    written = {"born": ["01/02/1990", "03/04/1991"], "no": ["1e5", "2.50"], "zip": ["1067", None]}
+    assert catalogue.load_columns(str(path), "csv", names, as_text=names).to_pydict() == written
+    mixed = catalogue.load_columns(str(path), "csv", ["no", "x"], as_text=["no"]).to_pydict()
+    assert mixed == {"no": written["no"], "x": [1, 2]}
+
+
 def test_an_unknown_column_is_named_with_what_is_spelt_like_it(loans: Dataset) -> None:
     with pytest.raises(CatalogueError) as caught:
         loans.check(party([("LIMIT_BALL", "number")]))
@@ -91,6 +103,7 @@ def test_an_unknown_column_is_named_with_what_is_spelt_like_it(loans: Dataset) -
         (party([("history", "category")]), "column 'history' of data set 'loans' cannot be a category"),
         (party([("SEX", "category")], "since"), "column 'since' of data set 'loans' is time, it cannot be used as the"),
         (party([("SEX", "category")], key="phone"), "data set 'loans' has no column 'phone'"),
+        (party([("SEX", "category")], key=("email", "zip")), "data set 'loans' has no column 'zip'"),
     ],
 )
 def test_a_type_that_does_not_fit_is_refused(loans: Dataset, asked: Party, sentence: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from silos import policy
 from silos.errors import ConfigError, PolicyDenied
 from silos.policy import Policy
-from tests.silos.world import RULE, make_spec, policy_text
+from tests.silos.world import RULE, make_spec, policy_text, request
 
 PINS = {"platform": "a" * 64, "dealer": "b" * 64}
 TODAY = dt.date(2026, 3, 1)
@@ -94,6 +94,17 @@ def test_without_a_dealer_nobody_has_to_be_one(tmp_path: Path) -> None:
     serving = parsed(tmp_path, policy_text({}, {"lender": "a" * 64, **pins}, dealer_for=["lender", "platform"]))
     with pytest.raises(PolicyDenied, match="dealer has no part in this job"):
         serving.decide(spec, "dealer", TODAY)
+
+
+def test_every_column_of_the_identifier_must_be_one_to_join_with(tmp_path: Path) -> None:
+    columns = ["first", "last", "born", "zip"]
+    parties = request()["parties"]
+    spec = make_spec(parties=[{**p, "key": columns} for p in parties], align={"identifier": "person/v1"})
+    allowed = parsed(tmp_path, policy_text({**RULE, "join": [*columns, "email"]}, PINS))
+    assert allowed.decide(spec, "lender", TODAY).rule == "credit-model"
+    short = parsed(tmp_path, policy_text({**RULE, "join": ["first", "last", "zip"]}, PINS))
+    with pytest.raises(PolicyDenied, match=r"column 'born' may not be used to join with platform$"):
+        short.decide(spec, "lender", TODAY)
 
 
 @pytest.mark.parametrize("unpinned", ["platform", "dealer"])

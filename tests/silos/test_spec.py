@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from silos.errors import SpecError
 from silos.request import build_spec, load_request
-from silos.spec import parse_spec, spec_digest
+from silos.spec import Identifier, parse_spec, spec_digest
 from tests.silos.world import JOB, NOW, SALT, make_spec, request
+from vertical.identifiers import RULES
 
 
 def test_a_request_is_completed_with_defaults() -> None:
@@ -19,6 +20,7 @@ def test_a_request_is_completed_with_defaults() -> None:
     assert spec.train.model_dump() == {"ridge": "1.0", "passes": 40, "period": 64, "harmonics": 12}
     assert spec.evaluate.model_dump() == {"holdout_percent": 30, "salt": SALT}
     assert spec.align.minimum_matches == 100
+    assert (spec.align.identifier, spec.align.region) == ("email/v1", None)
     assert spec.limits.timeout_s == 60
     assert (spec.created, spec.valid_until) == ("2026-03-01T12:00:00Z", "2026-03-01T13:00:00Z")
     assert spec.parties[0].columns == ("email", "default", "LIMIT_BAL", "SEX")
@@ -36,7 +38,7 @@ def test_a_spec_survives_the_wire_and_has_one_digest() -> None:
 
 def test_the_digest_is_pinned() -> None:
     """If this changes, silos of two versions no longer understand each other's consents."""
-    assert spec_digest(make_spec()) == "fc8f56da4cdb22781d4fe7803a99f96a69a5b588a194eab310dd251572ec5785"
+    assert spec_digest(make_spec()) == "bf6a1bcdec5ea90841b30c69db63e1917e65d827362ec22ef99e58f9264484c9"
 
 
 def test_randomness_says_whether_there_is_a_dealer() -> None:
@@ -51,6 +53,79 @@ def test_randomness_says_whether_there_is_a_dealer() -> None:
     del missing["dealer"]
     with pytest.raises(SpecError, match=r"^the job spec: 'dealer' is missing$"):
         parse_spec(missing)
+
+
+def _keyed(identifier: str, *keys: Any, **align: Any) -> dict[str, Any]:
+    document = request(align={"identifier": identifier, **align})
+    for party, key in zip(document["parties"], keys, strict=True):
+        party["key"] = key
+    return document
+
+
+PERSON = ["first", "last", "born", "zip"]
+
+
+def test_every_rule_for_identifiers_can_be_asked_for() -> None:
+    assert set(get_args(Identifier)) == RULES.keys()
+    for name, rule in RULES.items():
+        align = {"region": "CH"} if rule.regional else {}
+        columns = [f"c{i}" for i in range(len(rule.roles))]
+        spec = build_spec(_keyed(name, columns, columns, **align), job=JOB, now=NOW, salt=SALT)
+        assert parse_spec(json.loads(json.dumps(spec.document()))) == spec
+        assert spec.document()["align"]["region"] == align.get("region")
+
+
+def test_a_key_is_one_column_or_a_list_of_them() -> None:
+    one, same = (build_spec(_keyed("email/v1", k, k), job=JOB, now=NOW, salt=SALT) for k in ("mail", ["mail"]))
+    assert one == same
+    assert one.document()["parties"][0]["key"] == ["mail"]
+    spec = build_spec(_keyed("person/v1", PERSON, PERSON), job=JOB, now=NOW, salt=SALT)
+    assert spec.parties[0].columns == (*PERSON, "default", "LIMIT_BAL", "SEX")
+    document = one.document()
+    document["parties"][0]["key"] = "mail"
+    with pytest.raises(SpecError, match=r"^the job spec: 'parties\[0\].key' must be a list, got 'mail'$"):
+        parse_spec(document)
+
+
+@pytest.mark.parametrize(
+    ("document", "sentence"),
+    [
+        (
+            _keyed("person/v1", PERSON, "name"),
+            "'key' of platform must name 4 columns (given name, family name, date of birth, postcode) with identifier "
+            "'person/v1', got 1",
+        ),
+        (
+            _keyed("email/v1", ["mail", "mail2"], "mail"),
+            "'key' of lender must name 1 column (e-mail address) with identifier 'email/v1', got 2",
+        ),
+        (_keyed("email/v1", [], "mail"), "'parties[0].key' has too few entries"),
+        (_keyed("email/v1", 3, "mail"), "'parties[0].key' must be a list, got 3"),
+        (_keyed("email/v1", [""], "mail"), "'parties[0].key[0]' has too few characters"),
+        (_keyed("person/v1", [*PERSON[:3], "born"], PERSON), "column 'born' of lender is used twice"),
+        (_keyed("person/v1", [*PERSON[:3], "SEX"], PERSON), "column 'SEX' of lender is used twice"),
+        (
+            _keyed("phone/v1", "tel", "tel"),
+            "'align.region' must be a region with a numbering plan, such as 'CH', got none",
+        ),
+        (
+            _keyed("phone/v1", "tel", "tel", region="ZZ"),
+            "'align.region' must be a region with a numbering plan, such as 'CH', got 'ZZ'",
+        ),
+        (
+            _keyed("phone/v1", "tel", "tel", region="ch"),
+            "'align.region' does not have the form ^[A-Z]{2}$, got 'ch'",
+        ),
+        (
+            _keyed("text/v1", "no", "no", region="CH"),
+            "'align.region' must be null (in a request: left out) with identifier 'text/v1', got 'CH'",
+        ),
+    ],
+)
+def test_keys_and_regions_must_be_what_the_rule_takes(document: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        build_spec(document, job=JOB, now=NOW, salt=SALT)
+    assert str(caught.value) == f"the job spec: {sentence}"
 
 
 def test_there_are_no_floats_in_a_spec() -> None:
@@ -135,6 +210,12 @@ def _changed(path: str, value: Any) -> dict[str, Any]:
         ("train", 3, "the job request: 'train' must be a table"),
         ("align.minimum_matches", 0, "the job spec: 'align.minimum_matches' must be at least 1, got 0"),
         ("align.duplicates", "last", "the job spec: 'align.duplicates' must be 'refuse' or 'first', got 'last'"),
+        (
+            "align.identifier",
+            "email",
+            "the job spec: 'align.identifier' must be 'email/v1', 'email-provider/v1', 'phone/v1', 'person/v1', "
+            "'hashed-sha256/v1' or 'text/v1', got 'email'",
+        ),
         ("evaluate.holdout_percent", 91, "the job spec: 'evaluate.holdout_percent' must be at most 90, got 91"),
         ("release", [], "the job spec: 'release' has too few entries"),
         ("release", ["auc", "auc"], "the job spec: 'release' names an item twice"),

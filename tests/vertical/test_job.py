@@ -18,9 +18,9 @@ N = 400
 
 def plan(me, **changed):
     made = Plan(
-        parties=("lender", "platform"), randomness="dealer", dealer="dealer", me=me, active=0, key="email",
+        parties=("lender", "platform"), randomness="dealer", dealer="dealer", me=me, active=0, key=("email",),
         label="y" if me == 0 else None,
-        features=(Feature("a", "number"), Feature("c", "category")), identifier="email/v1", duplicates="refuse",
+        features=(Feature("a", "number"), Feature("c", "category")), identifier="email/v1", region=None, duplicates="refuse",
         minimum_matches=50, winsorise_sd=8, rare_category=5, settings=Settings(passes=4), holdout_percent=30, salt=SALT,
         release=("coefficients", "auc", "counts"),
     )  # fmt: skip
@@ -121,6 +121,24 @@ def test_duplicates_stop_it_or_the_first_row_counts():
     run = run_job(plan(0, duplicates="first"), plan(1, duplicates="first"), data=data)
     assert run.results["platform"].result["rows"]["duplicates"] == 1
     assert run.results["platform"].result["rows"]["matched"] == N - 51
+
+
+def test_people_are_matched_by_several_columns():
+    person = ("first", "last", "born", "zip")
+    data = columns(0, 0, N), columns(1, 50, N + 60)
+    for me, (side, first) in enumerate(zip(data, (0, 50), strict=True)):
+        numbers = range(first, first + len(side.pop("email")))
+        names = [("JOSÉ-%s" if me else "jose %s") % "".join(chr(97 + int(c)) for c in str(i)) for i in numbers]
+        made = names, ["Müller" if me else "muller"] * len(names), ["19900201" if me else "1990-02-01"] * len(names)
+        for name, values in zip(person, (*made, ["SW1A 1AA" if me else "sw1a1aa"] * len(names)), strict=True):
+            side[name] = np.array(values, dtype=object)
+    data[1]["born"][3], data[1]["zip"][4], data[1]["first"][5] = None, "?", b"\xff"
+    plans = [plan(me, key=person, identifier="person/v1") for me in (0, 1)]
+    run = run_job(*plans, data=data)
+    assert run.results["lender"].result["rows"]["matched"] == N - 53
+    rows = run.results["platform"].result["rows"]
+    assert (rows["own"], rows["unusable"]) == (N + 10, 3)
+    assert rows["reasons"] == {"blank": 1, "malformed": 1, "not-utf8": 1}
 
 
 def test_columns_that_never_vary_are_an_error_of_their_owner():
