@@ -28,11 +28,11 @@ format: .venv/ready ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/ready ## measure against the plain computation
+bench: .venv/ready ## measure against the plain computation and against peers
 	$(BIN)/python -m benchmarks.vertical_logistic
-	$(BIN)/python -m benchmarks.compare
+	$(BIN)/python -m benchmarks.engine --peers all
 	$(BIN)/python -m benchmarks.ring
 
-clean: ## remove the environment and caches
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove the environments and caches
+	rm -rf .venv .bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

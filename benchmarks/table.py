@@ -1,20 +1,12 @@
-"""Our engine beside its peers: one block per operation, one line per implementation.
-
-    python -m benchmarks.table [--ours FILE] [--saved FILE] [--peers none|crypten|spu|all] [--operations NAME ...] [--json]
-
-A file has one line of JSON per operation, as the measuring programs print them: without "peer" they are ours, with it the
-peer's.  --saved takes peers from a file instead of measuring them.
-"""
+"""Our engine beside its peers: one block per operation, one line per implementation."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import add_arguments, chosen, measure
 from benchmarks.workload import OPERATIONS, Record
 
 OURS = "accord"
@@ -128,33 +120,12 @@ def _aligned(rows: Sequence[tuple[str, ...] | str]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def load(path: Path) -> tuple[list[Record], dict[str, list[Record]]]:
-    """Our records and every peer's, from a file with one line of JSON each."""
-    ours: list[Record] = []
+def load(path: Path, operations: Sequence[str]) -> dict[str, list[Record]]:
+    """Every peer's records of some operations, from a file as `benchmarks.peers` prints it."""
     peers: dict[str, list[Record]] = {}
     for text in path.read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
-        peer = line.pop("peer", None)
-        (ours if peer is None else peers.setdefault(peer, [])).append(line)
-    return ours, peers
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    add_arguments(parser)
-    parser.add_argument("--ours", type=Path, help="a file of our own records")
-    parser.add_argument("--saved", type=Path, help="a file of the peers' records, instead of measuring them")
-    parser.add_argument("--json", action="store_true", help="print one JSON document per operation")
-    a = parser.parse_args()
-    ours = load(a.ours)[0] if a.ours else []
-    peers = load(a.saved)[1] if a.saved else measure(chosen(a.peers), a.operations, a.repeat, a.timeout)
-    if a.json:
-        for block in compare(ours, peers, {}):
-            print(json.dumps(block))
-    else:
-        print(render(ours, peers, {}))
-
-
-if __name__ == "__main__":
-    main()
+        lines = peers.setdefault(line.pop("peer"), [])
+        if line["operation"] in operations:
+            lines.append(line)
+    return peers

@@ -43,9 +43,12 @@ OPERATIONS = {
 }
 
 
-def inputs(name: str) -> Arrays:
-    """The values that an operation takes: float64 arrays whose values fit float32, so that nobody rounds them on the way in."""
-    rng, n = np.random.default_rng(20_11), OPERATIONS[name].n
+def inputs(name: str, n: int | None = None) -> Arrays:
+    """The values that an operation takes: float64 arrays whose values fit float32, so that nobody rounds them on the way in.
+
+    n: another size than the operation's own.
+    """
+    rng, n = np.random.default_rng(20_11), OPERATIONS[name].n if n is None else n
 
     def within(low: float, high: float, *shape: int) -> np.ndarray:
         return rng.uniform(low, high, shape).astype(np.float32).astype(np.float64)

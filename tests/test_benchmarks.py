@@ -1,4 +1,4 @@
-"""The engine benchmark's peers and table, without a peer: no environment is made, nothing is measured."""
+"""The engine benchmark without a peer: no environment is made, and every operation of ours is done in small."""
 
 import argparse
 import json
@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import peers, table
+from benchmarks import engine, operations, parties, peers, table, workload
 from benchmarks.workload import OPERATIONS, answer, dash, inputs, record, turns
+from tests.harness import run_parties
 
 FIGURES = ("seconds", "cpu_seconds", "mb", "rounds", "error")
 
@@ -241,16 +242,112 @@ def test_the_table_of_peers_alone_has_no_lines_of_ours():
     assert table.OURS not in table.render([], PEERS, {})
 
 
-def test_the_program_reads_files_and_prints_json(tmp_path, monkeypatch, capsys):
-    ours, theirs = tmp_path / "ours", tmp_path / "peers"
-    ours.write_text("".join(json.dumps(each) + "\n" for each in OURS))
+# --- our operations
+
+
+class Counted:
+    """A channel of the harness that has a link's counters."""
+
+    def __init__(self, channel):
+        self.channel, self.bytes_sent, self.rounds = channel, dict.fromkeys(parties.NAMES, 0), 0
+
+    def __getattr__(self, name):
+        return getattr(self.channel, name)
+
+
+def reports(name, randomness="dealer"):
+    """What everybody reports of two turns, played in this process."""
+    randomness = engine.OPERATIONS[name].randomness or randomness
+    order = {"operation": name, "n": 20, "repeat": 1, "randomness": randomness}
+    names = parties.OWNERS if randomness == "ot" else parties.NAMES
+    run = {n: engine.deal if n == engine.DEALER else engine.own for n in names}
+    return run_parties({n: lambda c, n=n: run[n](Counted(c), order | {"me": n}) for n in names})
+
+
+@pytest.mark.parametrize("name", engine.OPERATIONS)
+def test_every_operation_gives_the_plain_answer(name):
+    for owner in parties.OWNERS:
+        assert len(reports(name)[owner]["turns"]) == 1
+
+
+@pytest.mark.parametrize("randomness", ["verified-dealer", "ot"])
+def test_an_operation_takes_its_randomness_from_elsewhere(randomness):
+    assert len(reports("owner_pass", randomness)["a"]["turns"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "randomness", "why"),
+    [("shuffle", "ot", "not offered without a dealer"), ("gram", "verified-dealer", "cannot be verified")],
+)
+def test_a_source_that_lacks_an_operation_says_so(name, randomness, why):
+    out = reports(name, randomness)
+    assert why in out["a"]["refused"]
+    assert out["a"] == out["b"]
+
+
+def test_what_a_source_lacks_is_a_dash_with_its_reason(monkeypatch):
+    monkeypatch.setattr(engine, "run_processes", lambda *_: {n: {"refused": "no"} for n in parties.OWNERS})
+    out = engine.measure("gram", 1, 1.0, "ot", None)
+    assert out == dash("gram", "no") | {"what": engine.OPERATIONS["gram"].what}
+    assert "[1] no" in table.render([out], {}, {})
+
+
+def test_a_result_over_its_bound_is_an_error(monkeypatch):
+    wrong = operations.also_peers("one", operations.one, bound=0.0, plain=lambda x, y: x * y + 1)
+    monkeypatch.setitem(engine.OPERATIONS, "one", wrong)
+    with pytest.raises(AssertionError, match="error"):
+        reports("one")
+
+
+TURNS = {"a": [[0.2, 1.0, 10e6, 4]], "b": [[0.25, 2.0, 6e6, 4]]}
+
+
+def measured():
+    """Reports as processes would give them."""
+    return {n: {"turns": TURNS[n], "error": 0.0} for n in TURNS} | {"dealer": {"cpu_seconds": 1.0, "bytes_sent": 4e6}}
+
+
+def test_a_measurement_is_of_the_slower_owner_and_of_everybodys_work(monkeypatch):
+    monkeypatch.setattr(engine, "run_processes", lambda *_: measured())
+    out = engine.measure("compare", 1, 0.001, "verified-dealer", None)
+    assert (out["seconds"], out["cpu_seconds"], out["rounds"]) == (0.25, 4.0, 4)
+    assert (out["mb_between_owners"], out["mb_from_dealer"]) == (16.0, 4.0)
+    assert out["note"] == "randomness: verified-dealer; size 1,000"
+
+
+def test_the_table_is_measured_unless_asked_otherwise():
+    assert engine.arguments_of([]).operations == list(operations.OPERATIONS)
+    assert set(workload.OPERATIONS) < set(operations.OPERATIONS)
+
+
+def test_another_size_is_for_ours_alone(capsys):
+    assert engine.arguments_of(["--scale", "0.1", "--peers", "none"]).scale == 0.1
+    with pytest.raises(SystemExit):
+        engine.arguments_of(["--scale", "0.1"])
+    assert "--peers none" in capsys.readouterr().err
+
+
+def test_every_operation_is_listed(capsys):
+    engine.main(["--list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [text.split()[0] for text in lines] == list(engine.OPERATIONS)
+    assert lines[0].endswith("  x < 0, 1,000,000 values, 0.7 s at most")
+
+
+@pytest.mark.parametrize("word", [*engine.OPERATIONS, "--list", "--scale", "--randomness", "--network", "--saved"])
+def test_the_page_has_every_operation_and_option(word):
+    assert f"`{word}" in (peers.ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+
+
+def test_the_program_reads_peers_from_a_file_and_prints_json(tmp_path, monkeypatch, capsys):
+    theirs = tmp_path / "peers"
     theirs.write_text(
         "".join(json.dumps({"peer": who} | each) + "\n" for who, lines in PEERS.items() for each in lines)
     )
-    monkeypatch.setattr(sys, "argv", ["table", "--ours", str(ours), "--saved", str(theirs), "--json"])
-    table.main()
-    first = json.loads(capsys.readouterr().out.splitlines()[0])
-    assert first["operation"] == "compare"
-    assert first["ratios"] == {"crypten": 0.1, "spu": 1.25}
-    assert first["cpu_ratios"] == {"crypten": 0.1, "spu": 2.0}
-    assert first["accord"] == OURS[0]
+    monkeypatch.setattr(engine, "run_processes", lambda *_: measured())
+    engine.main(["--operations", "compare", "--repeat", "1", "--saved", str(theirs), "--json"])
+    (only,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert only["operation"] == "compare"
+    assert only["ratios"] == {"crypten": 0.1, "spu": 1.25}
+    assert only["cpu_ratios"] == {"crypten": 0.8, "spu": 16.0}
+    assert (only["accord"]["seconds"], only["target_seconds"]) == (0.25, 0.7)
