@@ -34,7 +34,7 @@ from mpc.channel import Channel
 from mpc.curve25519 import POINT_BYTES, J, P, Point, add, hash_to_curve
 from mpc.errors import RemoteProtocolError
 from mpc.reveals import Reveal
-from mpc.rng import fresh_prg
+from mpc.rng import Prg, fresh_prg
 from mpc.wire import recv_words, send_words
 
 Words = npt.NDArray[Any]
@@ -190,21 +190,27 @@ def puncture_tree(hole: int, keys: Sequence[bytes], sums: bytes) -> list[bytes]:
 
 @dataclass(frozen=True)
 class Blocks:
-    """One batch of transfers: a block for each and the key of the hash that is theirs alone."""
+    """One batch of transfers: a block for each, and for every 512 of them (a tile) a hash that is theirs alone.
+
+    key: the hashes' AES keys, prepared.
+    """
 
     x: Words
     key: Words
 
 
 class _Hashes:
-    """A fresh AES key for every batch's hash; public, and not known before the session's nonces are."""
+    """A fresh AES key for the hash of every tile; public, and not known before the session's nonces are.
+
+    With one key for many transfers, one evaluation of AES would test a guess of Delta against all of them.
+    """
 
     def __init__(self, session: bytes, sender: int) -> None:
         self._context = b"accord/ot/hash" + session + bytes([sender])
 
-    def key(self, counter: int) -> Words:
-        digest = hashlib.sha256(self._context + counter.to_bytes(8, "big")).digest()[:SEED_BYTES]
-        prepared: Words = kernels.prepared(np.frombuffer(digest, dtype=np.uint8).reshape(1, SEED_BYTES))
+    def keys(self, counter: int, tiles: int) -> Words:
+        digest = hashlib.sha256(self._context + counter.to_bytes(8, "big")).digest()
+        prepared: Words = kernels.prepared(Prg(digest).words((tiles, SEED_BYTES), np.uint8))
         return prepared
 
 
@@ -223,8 +229,9 @@ class ReceiverEnd:
     def extend(self, choice: Words) -> tuple[Words, Blocks]:
         """Corrections to send, and blocks, for choice words (a multiple of 8)."""
         d, x = kernels.extend_receiver(self._keys, self.spent, choice)
-        blocks = Blocks(x, self._hashes.key(self.spent))
-        self.spent += 4 * _tiles(len(choice))
+        tiles = _tiles(len(choice))
+        blocks = Blocks(x, self._hashes.keys(self.spent, tiles))
+        self.spent += 4 * tiles
         return d, blocks
 
 
@@ -241,7 +248,8 @@ class SenderEnd:
 
     def extend(self, d: Words) -> Blocks:
         """Blocks for the peer's corrections."""
-        blocks = Blocks(kernels.extend_sender(self._keys, self.spent, d, self._holes), self._hashes.key(self.spent))
+        x = kernels.extend_sender(self._keys, self.spent, d, self._holes)
+        blocks = Blocks(x, self._hashes.keys(self.spent, len(d)))
         self.spent += 4 * len(d)
         return blocks
 

@@ -92,7 +92,7 @@ def ring_send(
 ) -> Words:
     """Messages for products of the sender's words and the receiver's bits; its own shares are subtracted from `share`.
 
-    x: blocks.  delta: (2,) words.  key: prepared.  a: (tiles, 1, 2 or 64, width, 8), 8 words for each
+    x: blocks.  delta: (2,) words.  key: prepared, one for each tile.  a: (tiles, 1, 2 or 64, width, 8), 8 words for each
     tile, equal part of the bits and column of a vector message; bitwise: only bit r of the words goes with bit r of the
     choice.  rows: (64, 3) int64, per bit the shift of the product, the bytes of it that are sent (none: no product) and the
     row of `share` (tiles, n_out, width, 8) to add it to.  guarded: columns 2 i and 2 i + 1 are the whole units of a value

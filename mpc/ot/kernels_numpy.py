@@ -31,6 +31,18 @@ def _encrypted(key: Words, blocks: Words) -> Words:
     return np.frombuffer(out, dtype=np.uint64).reshape(blocks.shape)
 
 
+class _Ciphers:
+    """AES-128 under a key for every tile."""
+
+    def __init__(self, keys: Words) -> None:
+        self._each = [Cipher(algorithms.AES(key.tobytes()), modes.ECB()).encryptor() for key in keys]  # noqa: S305
+
+    def encrypted(self, blocks: Words) -> Words:
+        """Words that are pairwise blocks, (tiles, ...)."""
+        out = [cipher.update(tile.tobytes()) for cipher, tile in zip(self._each, blocks, strict=True)]
+        return np.frombuffer(b"".join(out), dtype=np.uint64).reshape(blocks.shape)
+
+
 def _fold(keys: Words, counter: int, tiles: int) -> tuple[Words, Words]:
     """Sums of every tree's streams: of all leaves, (TREES, 8 tiles), and of those with a bit set, (TREES, bits, 8 tiles)."""
     blocks = np.zeros((4 * tiles, 2), dtype=np.uint64)
@@ -71,16 +83,16 @@ def extend_sender(keys: Words, counter: int, d: Words, delta: Words) -> Words:
     return _blocks(rows, len(d))
 
 
-def _hashed(x: Words, key: Words, row: slice | int, tweak: int, delta: Words | None = None) -> Words:
+def _hashed(x: Words, key: _Ciphers, row: slice | int, tweak: int, delta: Words | None = None) -> Words:
     """AES(x) + x for the blocks of some bits, as their low and high words: (tiles, ..., 8, 2)."""
     blocks = np.stack([x[:, 0, row], x[:, 1, row]], axis=-1)
     blocks[..., 0] ^= np.uint64(tweak)
     if delta is not None:
         blocks ^= delta
-    return np.asarray(_encrypted(key, blocks) ^ blocks)
+    return np.asarray(key.encrypted(blocks) ^ blocks)
 
 
-def _columns(x: Words, key: Words, row: int, width: int, tweak: int, delta: Words | None = None) -> Words:
+def _columns(x: Words, key: _Ciphers, row: int, width: int, tweak: int, delta: Words | None = None) -> Words:
     """One word for each column of a vector message: (tiles, width, 8)."""
     pairs = [_hashed(x, key, row, tweak + j, delta) for j in range(-(-width // 2))]
     return np.stack([pairs[i // 2][..., i % 2] for i in range(width)], axis=1)
@@ -116,11 +128,12 @@ def ring_send(
 ) -> Words:
     """As `mpc.ot.kernels_numba.ring_send`."""
     tiles, choices, width, _ = a.shape
+    ciphers = _Ciphers(key)
     sent = [np.empty((tiles, 0), dtype=np.uint8)]
     for r, (shift, size, to) in enumerate(rows.tolist()):
         if size == 0:
             continue
-        h0, h1 = (_columns(x, key, r, width, tweak, d) for d in (None, delta))
+        h0, h1 = (_columns(x, ciphers, r, width, tweak, d) for d in (None, delta))
         value = a[:, r * choices // 64]
         if bitwise:
             value = value >> np.uint64(r) & np.uint64(1)
@@ -147,11 +160,12 @@ def ring_receive(
 ) -> None:
     """As `mpc.ot.kernels_numba.ring_receive`."""
     tiles, _, width, _ = share.shape
+    ciphers = _Ciphers(key)
     sent, at = message.reshape(tiles, message.size // max(tiles, 1)), 0
     for r, (shift, size, to) in enumerate(rows.tolist()):
         if size == 0:
             continue
-        pads = _columns(x, key, r, width, tweak)
+        pads = _columns(x, ciphers, r, width, tweak)
         chosen = (choice >> np.uint64(r) & np.uint64(1)).reshape(tiles, TILE)
         for i, n_bytes, pad in _order(width, size, guarded=guarded):
             low = np.zeros((tiles, TILE, 8), dtype=np.uint8)
@@ -170,13 +184,14 @@ def _planes_of(hashes: Words, n_planes: int) -> Words:
 
 def bits_send(x: Words, delta: Words, key: Words, table: Words) -> tuple[Words, Words]:
     """As `mpc.ot.kernels_numba.bits_send`."""
-    h0, h1 = (_hashed(x, key, slice(None), 0, d)[..., 0] for d in (None, delta))
+    ciphers = _Ciphers(key)
+    h0, h1 = (_hashed(x, ciphers, slice(None), 0, d)[..., 0] for d in (None, delta))
     message = _planes_of(h0 ^ h1, table.shape[1]) ^ table
     return np.ascontiguousarray(_planes_of(h0, table.shape[1])), np.ascontiguousarray(message)
 
 
 def bits_receive(x: Words, key: Words, choice: Words, message: Words) -> Words:
     """As `mpc.ot.kernels_numba.bits_receive`."""
-    h = _hashed(x, key, slice(None), 0)[..., 0]
+    h = _hashed(x, _Ciphers(key), slice(None), 0)[..., 0]
     share: Words = _planes_of(h, message.shape[1]) ^ (message & choice.reshape(-1, 1, TILE))
     return share

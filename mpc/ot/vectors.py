@@ -22,12 +22,10 @@ Words = npt.NDArray[Any]
 Mode = tuple[bool, bool, int]
 intrinsic: Any = numba.extending.intrinsic
 make_array: Any = numba.np.arrayobj.make_array
-FIELD_BITS = 4
+FIELD_BITS, TILE, KEY_WORDS = 4, 8, 22
 LEAVES, TREES = 1 << FIELD_BITS, 128 // FIELD_BITS
-TILE = 8
 GROUP = 8
 """Tiles extended at once: 128 rows of so many times 64 bytes stay in the second-level cache."""
-KEY_WORDS = 22
 """Words of an expanded AES-128 key."""
 
 _FEATURES = binding.get_host_cpu_features()
@@ -189,32 +187,34 @@ def _mix(typingctx, a, to, b, frm, mask):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _hash(typingctx, key, x, lo, hi, tweak, out, to):  # type: ignore[no-untyped-def]
-    """Hashes of 8 blocks: low words to out[to:], high words 8 further."""
+def _hash(typingctx, key, which, x, lo, hi, tweak, out, to):  # type: ignore[no-untyped-def]
+    """Hashes of 8 blocks under the key that begins at `which`: low words to out[to:], high words 8 further."""
 
-    def body(builder: Any, key: Any, x: Any, lo: Any, hi: Any, tweak: Any, out: Any, to: Any) -> None:
+    def body(builder: Any, *args: Any) -> None:
+        key, which, x, lo, hi, tweak, out, to = args
         low = builder.xor(_load(builder, x, lo), _splat(builder, tweak))
-        keys = _round_keys(builder, key, ir.Constant(_I64, 0))
+        keys = _round_keys(builder, key, which)
         ((a, b),) = _hashed(builder, [(low, _load(builder, x, hi))], keys)
         _store(builder, a, out, to)
         _store(builder, b, out, _plus(builder, to, 8))
 
-    return _vector_step(body)(typingctx, key, x, lo, hi, tweak, out, to)
+    return _vector_step(body)(typingctx, key, which, x, lo, hi, tweak, out, to)
 
 
 @intrinsic
-def _hash_two(typingctx, key, x, lo, hi, tweak, delta, out, to):  # type: ignore[no-untyped-def]
+def _hash_two(typingctx, key, which, x, lo, hi, tweak, delta, out, to):  # type: ignore[no-untyped-def]
     """Hashes of 8 blocks, as `_hash`, and 16 words further those of the same blocks plus delta."""
 
-    def body(builder: Any, key: Any, x: Any, lo: Any, hi: Any, tweak: Any, delta: Any, out: Any, to: Any) -> None:
+    def body(builder: Any, *args: Any) -> None:
+        key, which, x, lo, hi, tweak, delta, out, to = args
         low, high = builder.xor(_load(builder, x, lo), _splat(builder, tweak)), _load(builder, x, hi)
         d = [_splat(builder, builder.load(builder.gep(delta, [ir.Constant(_I64, i)]))) for i in range(2)]
-        keys = _round_keys(builder, key, ir.Constant(_I64, 0))
+        keys = _round_keys(builder, key, which)
         pairs = _hashed(builder, [(low, high), (builder.xor(low, d[0]), builder.xor(high, d[1]))], keys)
         for i, value in enumerate(word for pair in pairs for word in pair):
             _store(builder, value, out, _plus(builder, to, 8 * i))
 
-    return _vector_step(body)(typingctx, key, x, lo, hi, tweak, delta, out, to)
+    return _vector_step(body)(typingctx, key, which, x, lo, hi, tweak, delta, out, to)
 
 
 GUARD_BITS = 8
@@ -329,7 +329,7 @@ def ring_send(
             target = (tile * n_out + to) * width
             for i in range(width):
                 if i % 2 == 0:
-                    _hash_two(key, x, lo, lo + 512, tweak + i // 2, delta, h, 0)
+                    _hash_two(key, tile * KEY_WORDS, x, lo, lo + 512, tweak + i // 2, delta, h, 0)
                 column, pad = (i ^ 1, 255 if i % 2 == 0 else -1) if guarded else (i, -1)
                 at, to_at = 8 * (source + column), 8 * (target + column)
                 _emit(h, 8 * (column % 2), pad, values, at, drop, keep, shares, to_at, shift, message, out)
@@ -356,7 +356,7 @@ def ring_receive(
             target = (tile * n_out + to) * width
             for i in range(width):
                 if i % 2 == 0:
-                    _hash(key, x, lo, lo + 512, tweak + i // 2, h, 0)
+                    _hash(key, tile * KEY_WORDS, x, lo, lo + 512, tweak + i // 2, h, 0)
                 column, pad = (i ^ 1, 255 if i % 2 == 0 else -1) if guarded else (i, -1)
                 to_at = 8 * (target + column)
                 _absorb(h, 8 * (column % 2), pad, choice, 8 * tile, r, shares, to_at, shift, message, at)
@@ -372,7 +372,7 @@ def bits_send(
     zero, one, h = np.empty(512, dtype=np.uint64), np.empty(512, dtype=np.uint64), np.empty(32, dtype=np.uint64)
     for tile in range(tiles):
         for r in range(64):
-            _hash_two(key, x, 1024 * tile + 8 * r, 1024 * tile + 512 + 8 * r, 0, delta, h, 0)
+            _hash_two(key, tile * KEY_WORDS, x, 1024 * tile + 8 * r, 1024 * tile + 512 + 8 * r, 0, delta, h, 0)
             for w in range(8):
                 zero[8 * r + w] = h[w]
                 one[8 * r + w] = h[w] ^ h[16 + w]
@@ -391,7 +391,7 @@ def bits_receive(x: Words, key: Words, choice: Words, message: Words, share: Wor
     mine, h = np.empty(512, dtype=np.uint64), np.empty(16, dtype=np.uint64)
     for tile in range(tiles):
         for r in range(64):
-            _hash(key, x, 1024 * tile + 8 * r, 1024 * tile + 512 + 8 * r, 0, h, 0)
+            _hash(key, tile * KEY_WORDS, x, 1024 * tile + 8 * r, 1024 * tile + 512 + 8 * r, 0, h, 0)
             for w in range(8):
                 mine[8 * r + w] = h[w]
         _square(mine, 0)

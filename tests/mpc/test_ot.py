@@ -189,7 +189,7 @@ def test_the_hash_is_aes_plus_its_input():
 @pytest.mark.parametrize("tiles", [0, 1, 11])
 def test_both_kinds_of_kernels_agree(tiles):
     fast, slow = compiled(), ot_numpy
-    leaves, key = (RNG.integers(0, 256, (n, 16), dtype=np.uint8) for n in (512, 1))
+    leaves, key = (RNG.integers(0, 256, (n, 16), dtype=np.uint8) for n in (512, tiles))
     choice, hole = random(8 * tiles), RNG.integers(0, 16, 32)
     (d, t), (d1, t1) = (m.extend_receiver(m.prepared(leaves), 2**40 - 3, choice) for m in (fast, slow))
     np.testing.assert_array_equal(d, d1)
@@ -251,7 +251,7 @@ def test_no_part_of_a_stream_and_no_hash_is_used_twice(monkeypatch):
         for chooser, owner in ((receiver, sender), (receiver_b, sender_a)):
             d, blocks = chooser.extend(random(n))
             owner.extend(d)
-            hashes.append(blocks.key.tobytes())
+            hashes += [key.tobytes() for key in blocks.key.reshape(n // 8, -1)]
     assert len(used) == 4
     for ranges in used.values():
         assert ranges == [(0, 4), (4, 44), (44, 52), (52, 56)]
