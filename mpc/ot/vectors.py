@@ -22,11 +22,10 @@ Words = npt.NDArray[Any]
 Mode = tuple[bool, bool, int]
 intrinsic: Any = numba.extending.intrinsic
 make_array: Any = numba.np.arrayobj.make_array
-FIELD_BITS, TILE, KEY_WORDS = 4, 8, 22
+FIELD_BITS, TILE, KEY_WORDS = 4, 8, 22  # the last: of an expanded AES-128 key
 LEAVES, TREES = 1 << FIELD_BITS, 128 // FIELD_BITS
 GROUP = 8
 """Tiles extended at once: 128 rows of so many times 64 bytes stay in the second-level cache."""
-"""Words of an expanded AES-128 key."""
 
 _FEATURES = binding.get_host_cpu_features()
 if not _FEATURES.get("aes"):
