@@ -14,17 +14,22 @@ from mpc.reveals import Reveal
 from silos.errors import DisclosureError
 from silos.spec import Spec, spec_digest
 
-Registry = Callable[[str, str], Mapping[str, Sequence[Reveal]]]
-"""(kind of job, where its randomness comes from) -> what each of its protocols reveals, by module name."""
+Registry = Callable[[str, str, str], Mapping[str, Sequence[Reveal]]]
+"""(kind of job, how rows are matched, where randomness comes from) -> what each of its protocols reveals, by module."""
 
 # The protocols that a kind of job runs, in order, and where each declares what it reveals.  Declarations stand apart from
 # the code that needs the tensor engine, so that a node can state a disclosure without loading it.
 PROTOCOLS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "vertical.logistic": {
-        "mpc.psi": ("mpc.psi", "REVEALS"),
         "vertical.logistic": ("vertical.reveals", "LOGISTIC"),
         "vertical.evaluate": ("vertical.reveals", "EVALUATE"),
     },
+}
+
+# The same for how rows are matched, which comes first, by the spec's `align.protocol`.
+MATCHINGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "ecdh-psi": {"mpc.psi": ("mpc.psi", "REVEALS")},
+    "vole-psi": {"mpc.matching": ("mpc.matching.reveals", "REVEALS")},
 }
 
 # The same for the protocols that supply correlated randomness, by the spec's `randomness`.  Of these one may declare that
@@ -81,18 +86,20 @@ RANDOMNESS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def load_reveals(kind: str, randomness: str) -> Mapping[str, Sequence[Reveal]]:
+def load_reveals(kind: str, matching: str, randomness: str) -> Mapping[str, Sequence[Reveal]]:
     """The declarations of every protocol that a kind of job runs, by module name.
 
-    randomness: where correlated randomness comes from; that is a protocol like the others.
-    Raises: DisclosureError if the kind or the randomness is unknown or one of the protocols declares nothing.
+    matching, randomness: how rows are matched and where correlated randomness comes from; they are protocols like others.
+    Raises: DisclosureError if one of the three is unknown or one of the protocols declares nothing.
     """
     if kind not in PROTOCOLS:
         raise DisclosureError(f"there is no job kind '{kind}'")
+    if matching not in MATCHINGS:
+        raise DisclosureError(f"there is no matching by '{matching}'")
     if randomness not in SUPPLIES:
         raise DisclosureError(f"there is no correlated randomness from '{randomness}'")
     declared: dict[str, Sequence[Reveal]] = {}
-    for protocol, (module, name) in {**PROTOCOLS[kind], **SUPPLIES[randomness]}.items():
+    for protocol, (module, name) in {**MATCHINGS[matching], **PROTOCOLS[kind], **SUPPLIES[randomness]}.items():
         reveals = getattr(importlib.import_module(module), name, None)
         if reveals == () and protocol in SUPPLIES[randomness]:
             continue
@@ -122,7 +129,7 @@ def disclosure(spec: Spec, registry: Registry = load_reveals) -> dict[str, Any]:
     registry: where declarations come from; another one is for tests.
     Raises: DisclosureError.
     """
-    declared = {**registry(spec.kind, spec.randomness), "coordinator": COORDINATOR_REVEALS}
+    declared = {**registry(spec.kind, spec.align.protocol, spec.randomness), "coordinator": COORDINATOR_REVEALS}
     missing = [name for name, reveals in declared.items() if not reveals]
     if missing:
         raise DisclosureError(f"protocol '{missing[0]}' does not declare what it reveals, so '{spec.kind}' cannot run")

@@ -73,7 +73,7 @@ class Align(Frozen):
     code; None where the rule for identifiers has no use for one.
     """
 
-    protocol: Literal["ecdh-psi"]
+    protocol: Literal["ecdh-psi", "vole-psi"]
     identifier: Identifier
     region: str | None = Field(pattern=r"^[A-Z]{2}$")
     duplicates: Literal["refuse", "first"]

@@ -147,6 +147,7 @@ def plan_of(spec: Spec, me: str) -> Plan:
         key=party.key,
         label=party.label,
         features=tuple(Feature(f.column, f.as_) for f in party.features),
+        matching=spec.align.protocol,
         identifier=spec.align.identifier,
         region=spec.align.region,
         duplicates=spec.align.duplicates,
@@ -210,6 +211,10 @@ def run(order: Order, reporter: Reporter) -> dict[str, Any]:
         from mpc.ot import products as transfers
 
         transfers.warm_up()
+    if spec.align.protocol == "vole-psi" and order.me != spec.dealer:
+        from mpc.matching import kernels as matching
+
+        matching.warm_up()
     if order.me == spec.dealer:
         channel = connect(order, spec)
         reporter.progress("deal", 0, 1)

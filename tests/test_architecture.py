@@ -39,6 +39,7 @@ MODELS_THAT_SPEAK = {"coordinator/api.py", "coordinator/statements.py"}
 HANDLERS = "coordinator/handlers.py"
 PROTOCOLS = (
     "mpc/psi.py",
+    "mpc/matching/protocol.py",
     "mpc/matrix.py",
     "mpc/gram.py",
     "mpc/fourier.py",

@@ -22,7 +22,7 @@ from coordinator.metrics import Metrics
 from silos import request, verify
 from silos.cli import app
 from silos.config import NodeLimits, SiloConfig
-from silos.disclosure import PROTOCOLS, SUPPLIES, load_reveals
+from silos.disclosure import MATCHINGS, PROTOCOLS, SUPPLIES, load_reveals
 from silos.policy import DealerRule, Partner, Policy, Rule
 from silos.spec import Align, Encoding, Evaluate, Feature, Limits, Party, Spec, Train, parse_spec
 
@@ -255,12 +255,13 @@ def test_every_metric_is_documented():
         assert metric.name + suffix in shown
 
 
+@pytest.mark.parametrize("matching", list(MATCHINGS))
 @pytest.mark.parametrize("randomness", list(SUPPLIES))
 @pytest.mark.parametrize("kind", list(PROTOCOLS))
-def test_everything_a_job_reveals_is_in_the_threats_page(kind, randomness):
+def test_everything_a_job_reveals_is_in_the_threats_page(kind, randomness, matching):
     text = page("THREATS.md")
     assert f"### `{kind}`" in text
-    for reveals in load_reveals(kind, randomness).values():
+    for reveals in load_reveals(kind, matching, randomness).values():
         for reveal in reveals:
             assert f"\n| `{reveal.name}` |" in text, reveal.name
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from mpc.channel import Channel
 from mpc.correlations import Usage
 from mpc.engine import bind
 from mpc.errors import LocalProtocolError
-from mpc.psi import intersect
+from mpc.psi import Alignment
 from mpc.session import Session
 from mpc.supply import supply
 from vertical.encoding import Encoder, Feature, fit
@@ -33,7 +33,8 @@ class Plan:
 
     parties: the data owners' names, in the spec's order.  randomness: where correlated randomness comes from, as in
     mpc.supply.  dealer: its name, None if there is none.  me, active: indices into parties; `active`
-    owns the label.  key, label: column names at this owner (label None unless active).  identifier, region: the rule
+    owns the label.  key, label: column names at this owner (label None unless active).  matching: "ecdh-psi" or
+    "vole-psi".  identifier, region: the rule
     for identifiers, which takes the columns of `key`, and the region it reads them in, None if it needs none.
     """
 
@@ -45,6 +46,7 @@ class Plan:
     key: tuple[str, ...]
     label: str | None
     features: tuple[Feature, ...]
+    matching: str
     identifier: str
     region: str | None
     duplicates: str
@@ -78,18 +80,15 @@ def run(plan: Plan, columns: Columns, channel: Channel, session_id: bytes, progr
 
     columns: the key as text, the label and numbers as float64 with NaN for missing, categories as text with None.
 
-    Reveals: as mpc.psi, vertical.logistic, vertical.evaluate and the supply of randomness declare.
+    Reveals: as mpc.psi or mpc.matching, vertical.logistic, vertical.evaluate and the supply of randomness declare.
     Raises: LocalProtocolError for data of ours that the job cannot use, Refused below the minimum of matches,
         RemoteProtocolError and PeerLost naming a peer.
     """
-    me, peer = plan.parties[plan.me], plan.parties[1 - plan.me]
+    me = plan.parties[plan.me]
     labels = _labels(columns, plan, me)
     progress("align", 0, 1)
     prepared = prepare([list(columns[name]) for name in plan.key], plan.identifier, plan.duplicates, plan.region)
-    alignment = intersect(
-        prepared.items, peer, session_id, channel, plan.minimum_matches, plan.me == 0,
-        lambda done, total: progress("align", done, total),
-    )  # fmt: skip
+    alignment = _match(plan, prepared.items, session_id, channel, progress)
     rows = np.asarray(prepared.rows, dtype=np.int64)[alignment.rows]
     held = holdout([prepared.items[i] for i in alignment.rows], plan.salt, plan.holdout_percent)
     aligned = {name: column[rows] for name, column in columns.items()}
@@ -118,6 +117,24 @@ def run(plan: Plan, columns: Columns, channel: Channel, session_id: bytes, progr
             "matched": len(rows), "training": int((~held).sum()), "held_out": int(held.sum()),
         }  # fmt: skip
     return Outcome(result, correlations.used)
+
+
+def _match(plan: Plan, items: Sequence[bytes], session_id: bytes, channel: Channel, progress: Progress) -> Alignment:
+    """The rows of ours that the other owner also has, by the protocol that the job names."""
+    if plan.matching == "vole-psi":
+        from mpc.matching.protocol import intersect  # loads its kernels
+    else:
+        from mpc.psi import intersect
+    peer, first = plan.parties[1 - plan.me], plan.me == 0
+    return intersect(
+        items,
+        peer,
+        session_id,
+        channel,
+        plan.minimum_matches,
+        first,
+        lambda done, total: progress("align", done, total),
+    )
 
 
 def _labels(columns: Columns, plan: Plan, me: str) -> npt.NDArray[np.float64] | None:

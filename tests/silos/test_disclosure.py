@@ -11,7 +11,7 @@ import pytest
 from coordinator.envelope import canonical, digest
 from mpc.reveals import Reveal
 from mpc.supply import MODES
-from silos.disclosure import PROTOCOLS, RANDOMNESS, SUPPLIES, disclosure, load_reveals, render
+from silos.disclosure import MATCHINGS, PROTOCOLS, RANDOMNESS, SUPPLIES, disclosure, load_reveals, render
 from silos.errors import DisclosureError
 from silos.spec import Randomness, parse_spec, spec_digest
 from tests.silos.world import make_spec, registry
@@ -25,7 +25,7 @@ def test_every_owner_computes_the_same_digest() -> None:
 
 
 def test_lines_go_to_the_roles_that_learn_them() -> None:
-    def roles(_: str, __: str) -> Mapping[str, Sequence[Reveal]]:
+    def roles(_: str, __: str, ___: str) -> Mapping[str, Sequence[Reveal]]:
         everyone = ("owners", "active", "passive", "dealer", "coordinator")
         return {"p": tuple(Reveal(f"to-{to}", to, "x", "size") for to in everyone)}  # type: ignore[arg-type]
 
@@ -70,7 +70,7 @@ def test_it_reads_as_text_with_one_heading_per_silo() -> None:
 
 def test_a_protocol_without_a_declaration_stops_the_job() -> None:
     with pytest.raises(DisclosureError, match=r"protocol 'mpc.psi' does not declare what it reveals"):
-        disclosure(make_spec(), lambda _, __: {"mpc.psi": ()})
+        disclosure(make_spec(), lambda _, __, ___: {"mpc.psi": ()})
 
 
 def test_a_module_without_a_declaration_stops_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,26 +78,29 @@ def test_a_module_without_a_declaration_stops_the_job(monkeypatch: pytest.Monkey
     with pytest.raises(
         DisclosureError, match=r"protocol 'silos.times' does not declare what it reveals, so 'k' cannot"
     ):
-        load_reveals("k", "dealer")
+        load_reveals("k", "ecdh-psi", "dealer")
     with pytest.raises(DisclosureError, match="there is no job kind 'other'"):
-        load_reveals("other", "dealer")
+        load_reveals("other", "ecdh-psi", "dealer")
 
 
 def test_randomness_without_a_declaration_stops_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DisclosureError, match="there is no correlated randomness from 'a-coin'"):
-        load_reveals("vertical.logistic", "a-coin")
+        load_reveals("vertical.logistic", "ecdh-psi", "a-coin")
     monkeypatch.setattr("silos.disclosure.SUPPLIES", {"a-coin": {"silos.times": ("silos.times", "REVEALS")}})
     with pytest.raises(DisclosureError, match=r"protocol 'silos.times' does not declare what it reveals"):
-        load_reveals("vertical.logistic", "a-coin")
+        load_reveals("vertical.logistic", "ecdh-psi", "a-coin")
 
 
 def test_only_a_supply_of_randomness_may_reveal_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("silos.times.REVEALS", (), raising=False)
     monkeypatch.setattr("silos.disclosure.SUPPLIES", {"a-coin": {"silos.times": ("silos.times", "REVEALS")}})
-    assert set(load_reveals("vertical.logistic", "a-coin")) == set(PROTOCOLS["vertical.logistic"])
+    assert set(load_reveals("vertical.logistic", "ecdh-psi", "a-coin")) == {
+        *MATCHINGS["ecdh-psi"],
+        *PROTOCOLS["vertical.logistic"],
+    }
     monkeypatch.setattr("silos.disclosure.PROTOCOLS", {"k": {"another": ("silos.times", "REVEALS")}})
     with pytest.raises(DisclosureError, match="does not declare what it reveals"):
-        load_reveals("k", "a-coin")
+        load_reveals("k", "ecdh-psi", "a-coin")
 
 
 def test_every_source_of_randomness_has_protocols_and_assumptions() -> None:
@@ -106,11 +109,25 @@ def test_every_source_of_randomness_has_protocols_and_assumptions() -> None:
     assert all(RANDOMNESS.values())
 
 
+def test_an_unknown_way_to_match_stops_the_job() -> None:
+    with pytest.raises(DisclosureError, match="there is no matching by 'guessing'"):
+        load_reveals("vertical.logistic", "guessing", "dealer")
+
+
+def test_the_lines_follow_the_way_rows_are_matched() -> None:
+    align = {"protocol": "vole-psi"}
+    names = {line["name"] for line in disclosure(make_spec(align=align))["lines"]}
+    assert {"matching.early-rows", "matching.rows"} <= names
+    assert not [name for name in names if name.startswith("psi.")]
+
+
+@pytest.mark.parametrize("matching", MATCHINGS)
 @pytest.mark.parametrize("randomness", SUPPLIES)
 @pytest.mark.parametrize("kind", PROTOCOLS)
-def test_every_protocol_of_every_kind_declares(kind: str, randomness: str) -> None:
+def test_every_protocol_of_every_kind_declares(kind: str, randomness: str, matching: str) -> None:
     silent = {"mpc.ot.source"}  # two owners that make randomness learn nothing by it
-    assert set(load_reveals(kind, randomness)) == {*PROTOCOLS[kind], *SUPPLIES[randomness]} - silent
+    expected = {*MATCHINGS[matching], *PROTOCOLS[kind], *SUPPLIES[randomness]} - silent
+    assert set(load_reveals(kind, matching, randomness)) == expected
 
 
 def test_a_job_without_a_dealer_has_no_line_about_one() -> None:

@@ -29,7 +29,7 @@ JOB, SALT = "0123456789abcdef0123456789abcdef", "00112233445566778899aabbccddeef
 SILOS = ("lender", "platform", "dealer")
 
 
-def registry(_: str, randomness: str) -> Mapping[str, Sequence[Reveal]]:
+def registry(_kind: str, _matching: str, randomness: str) -> Mapping[str, Sequence[Reveal]]:
     """Declarations of two made-up protocols; the second one supplies the randomness."""
     to: To = "owners" if randomness == "ot" else "dealer"
     return {

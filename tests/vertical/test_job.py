@@ -20,7 +20,8 @@ def plan(me, **changed):
     made = Plan(
         parties=("lender", "platform"), randomness="dealer", dealer="dealer", me=me, active=0, key=("email",),
         label="y" if me == 0 else None,
-        features=(Feature("a", "number"), Feature("c", "category")), identifier="email/v1", region=None, duplicates="refuse",
+        features=(Feature("a", "number"), Feature("c", "category")), matching="ecdh-psi", identifier="email/v1", region=None,
+        duplicates="refuse",
         minimum_matches=50, winsorise_sd=8, rare_category=5, settings=Settings(passes=4), holdout_percent=30, salt=SALT,
         release=("coefficients", "auc", "counts"),
     )  # fmt: skip
@@ -62,9 +63,10 @@ def run_job(lender=None, platform=None, data=None, progress=None):
     )
 
 
-def test_each_owner_gets_its_part():
+@pytest.mark.parametrize("matching", ["ecdh-psi", "vole-psi"])
+def test_each_owner_gets_its_part(matching):
     steps = []
-    run = run_job(progress=steps)
+    run = run_job(plan(0, matching=matching), plan(1, matching=matching), progress=steps)
     lender, platform = (run.results[name].result for name in ("lender", "platform"))
     assert lender["rows"]["matched"] == platform["rows"]["matched"] == N - 50
     assert lender["rows"]["training"] + lender["rows"]["held_out"] == N - 50
