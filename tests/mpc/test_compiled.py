@@ -49,6 +49,42 @@ def test_a_second_process_finds_every_signature_and_a_new_source_finds_none(tmp_
     assert len({p.name for p in tmp_path.rglob("*.nb*")}) == 6  # the old code was not written over, and not read
 
 
+STEP = """
+from mpc.compiled import compiled
+
+@compiled
+def step(x):
+    return x * {factor}
+"""
+CALLER = """
+import importlib.util
+import sys
+from pathlib import Path
+from mpc.compiled import compiled
+
+spec = importlib.util.spec_from_file_location("mpc.made_up_step", Path(__file__).with_name("step.py"))
+sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules[spec.name])
+from mpc.made_up_step import step
+
+@compiled
+def f(x):
+    return step(x) + 1
+
+if __name__ == "__main__":
+    print(f(7), *f.stats.cache_hits.values())
+"""
+
+
+def test_a_kernel_is_compiled_anew_when_what_it_calls_in_another_module_has_changed(tmp_path):
+    (tmp_path / "caller.py").write_text(CALLER)
+    (tmp_path / "step.py").write_text(STEP.format(factor=2))
+    assert run(tmp_path / "caller.py") == "15"
+    assert run(tmp_path / "caller.py") == "15 1"
+    (tmp_path / "step.py").write_text(STEP.format(factor=3))
+    assert run(tmp_path / "caller.py") == "22"
+
+
 def test_processes_that_start_together_agree(tmp_path):
     path = tmp_path / "kernel.py"
     path.write_text(MODULE.format(factor=3))
