@@ -44,7 +44,7 @@ class Piece:
         return total
 
     def correction(self, value: Words, shares: Sequence[Words]) -> Words:
-        """Party 0's share, given the value and everybody else's shares."""
+        """The one share that is not from a stream, given the value and everybody else's shares."""
         rest = np.array(value, dtype=self.dtype)
         for share in shares:
             (np.bitwise_xor if self.xor else np.subtract)(rest, share, out=rest)
