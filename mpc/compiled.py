@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import logging
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -23,6 +24,9 @@ from numba import njit
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 __all__ = ["compiled"]
+
+log = logging.getLogger("accord.compile")
+"""Says, at level INFO, what is being compiled because this machine has not got it yet: people wait for that."""
 
 
 class _KeyedFiles(IndexDataCacheFile):
@@ -37,6 +41,7 @@ class _KeyedFiles(IndexDataCacheFile):
         try:
             return self._load_data(self._name(key))  # type: ignore[no-untyped-call]
         except OSError:
+            log.info("compiling %s for this machine, once", self._index_name.split("-")[0])
             return None
 
     def flush(self) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped]
 
 from mpc.compiled import compiled
+from mpc.llvm import load, pointer, store, vector_step
 from mpc.matching.parameters import (
     BLOCK_BYTES,
     CHUNK_END,
@@ -26,7 +27,6 @@ from mpc.matching.parameters import (
     ROOT,
     ROUNDS,
 )
-from mpc.ot.vectors import _at, _load, _store, _vector_step
 
 Words = npt.NDArray[Any]
 intrinsic: Any = numba.extending.intrinsic
@@ -57,7 +57,7 @@ def _compress(typingctx, chain, message, size, flags, out):  # type: ignore[no-u
 
     def body(builder: Any, chain: Any, message: Any, size: Any, flags: Any, out: Any) -> None:
         def row(data: Any, i: int) -> Any:
-            return _load(builder, data, ir.Constant(ir.IntType(64), LANES * i), _LANE)
+            return load(builder, data, ir.Constant(ir.IntType(64), LANES * i), _LANE)
 
         before = [row(chain, i) for i in range(8)]
         fixed = [ir.Constant(_LANE, [word] * LANES) for word in (*IV, 0, 0)]
@@ -69,9 +69,9 @@ def _compress(typingctx, chain, message, size, flags, out):  # type: ignore[no-u
         after = [builder.xor(v[i], v[i + 8]) for i in range(8)]
         after += [builder.xor(v[i + 8], before[i]) for i in range(8)]
         for i, value in enumerate(after):
-            _store(builder, value, out, ir.Constant(ir.IntType(64), LANES * i))
+            store(builder, value, out, ir.Constant(ir.IntType(64), LANES * i))
 
-    return _vector_step(body)(typingctx, chain, message, size, flags, out)
+    return vector_step(body)(typingctx, chain, message, size, flags, out)
 
 
 @intrinsic
@@ -79,10 +79,10 @@ def _word_at(typingctx, data, at, out, to):  # type: ignore[no-untyped-def]
     """out[to] = the 32-bit word at data[at:]."""
 
     def body(builder: Any, data: Any, at: Any, out: Any, to: Any) -> None:
-        word = builder.load(_at(builder, data, at, ir.IntType(32)), align=1)
-        builder.store(word, _at(builder, out, to, ir.IntType(32)), align=1)
+        word = builder.load(pointer(builder, data, at, ir.IntType(32)), align=1)
+        builder.store(word, pointer(builder, out, to, ir.IntType(32)), align=1)
 
-    return _vector_step(body)(typingctx, data, at, out, to)
+    return vector_step(body)(typingctx, data, at, out, to)
 
 
 @compiled

@@ -1,8 +1,7 @@
 """From identifiers to rows of the key-value store, and from values to tags.
 
-Everything is keyed BLAKE3 under keys that are bound to the session, and to the attempt.  An identifier becomes 128 bits
-under a key that depends on the session id only; this fixes a party's set.  A row needs the random nonces that both parties
-sent after that.
+Everything is keyed BLAKE3 under keys that are bound to the session.  An identifier becomes a point, 128 bits under a key that
+depends on the session id only; this fixes a party's set.  A row needs the random nonces that both parties sent after that.
 """
 
 from __future__ import annotations
@@ -20,6 +19,9 @@ from mpc.matching.parameters import BLOCK_BYTES, CHUNK_BYTES, WIDTH
 
 Words = npt.NDArray[Any]
 
+AT_ONCE = 1 << 16
+"""Items that are hashed at a time."""
+
 
 def bound_key(purpose: str, *parts: bytes) -> bytes:
     """32 bytes for one purpose; parts of any lengths."""
@@ -33,7 +35,7 @@ def _words(key: bytes) -> Words:
     return np.frombuffer(key, dtype=np.uint32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Identifiers:
     """A set, hashed and in order, with the sentinel that every set has.
 
@@ -48,27 +50,59 @@ class Identifiers:
         return int(np.count_nonzero(np.all(self.words[1:] == self.words[:-1], axis=1)))
 
 
-def identify(items: Sequence[bytes], session_id: bytes, attempt: int) -> Identifiers:
-    """Hash all items to 128 bits each and sort them."""
-    key = bound_key("identifier", session_id, bytes([attempt]))
-    words = np.empty((len(items) + 1, 2), dtype=np.uint64)
-    words[-1] = np.frombuffer(bound_key("sentinel", key)[:16], dtype=np.uint64)
-    lengths = np.fromiter(map(len, items), dtype=np.int64, count=len(items))
-    long = np.flatnonzero(lengths > CHUNK_BYTES)
-    short = [b"" if len(item) > CHUNK_BYTES else item for item in items] if len(long) else items
-    lengths[long] = 0
-    offsets = np.zeros(len(items) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    data = np.frombuffer(b"".join([*short, bytes(BLOCK_BYTES)]), dtype=np.uint8)
-    words[:-1] = kernels.hash_items(_words(key), data, offsets)
+def hash_buffer(data: Words, offsets: Words, session_id: bytes) -> Words:
+    """(n, 2): points of the items data[offsets[i]:offsets[i + 1]], in their order.
+
+    data: uint8, such as the buffer of a column of Apache Arrow; it is not copied.  offsets: (n + 1,) int64.
+    """
+    key, n = bound_key("identifier", session_id), len(offsets) - 1
+    words = np.empty((n, 2), dtype=np.uint64)
+    # Compiled code is for buffers that cannot be written; and it reads some bytes beyond an item's end.
+    data = data.view()
+    data.flags.writeable = False
+    inside = int(np.searchsorted(offsets[1:], len(data) - BLOCK_BYTES, side="right"))
+    _hash_into(words[:inside], key, data, offsets[: inside + 1])
+    if inside < n:
+        rest = np.frombuffer(data[offsets[inside] : offsets[n]].tobytes() + bytes(BLOCK_BYTES), dtype=np.uint8)
+        _hash_into(words[inside:], key, rest, offsets[inside:] - offsets[inside])
+    return words
+
+
+def _hash_into(words: Words, key: bytes, data: Words, offsets: Words) -> None:
+    """Runs of items that are short enough for the kernel, and the others one by one."""
+    long = np.flatnonzero(np.diff(offsets) > CHUNK_BYTES)
     for i in long.tolist():
-        digest = hashlib.blake2b(items[i], digest_size=16, key=key, person=b"accord/long").digest()
+        item = data[offsets[i] : offsets[i + 1]]
+        digest = hashlib.blake2b(item.data, digest_size=16, key=key, person=b"accord/long").digest()
         words[i] = np.frombuffer(digest, dtype=np.uint64)
+    for begin, end in zip([0, *(long + 1).tolist()], [*long.tolist(), len(words)], strict=True):
+        for at in range(begin, end, AT_ONCE):
+            to = min(at + AT_ONCE, end)
+            words[at:to] = kernels.hash_items(_words(key), data, offsets[at : to + 1].copy())
+
+
+def hash_list(items: Sequence[bytes], session_id: bytes) -> Words:
+    """(n, 2): points of the items, in their order."""
+    words = np.empty((len(items), 2), dtype=np.uint64)
+    for at in range(0, len(items), AT_ONCE):
+        part = items[at : at + AT_ONCE]
+        offsets = np.zeros(len(part) + 1, dtype=np.int64)
+        np.cumsum(np.fromiter(map(len, part), dtype=np.int64, count=len(part)), out=offsets[1:])
+        data = np.frombuffer(b"".join([*part, bytes(BLOCK_BYTES)]), dtype=np.uint8)
+        words[at : at + AT_ONCE] = hash_buffer(data, offsets, session_id)
+    return words
+
+
+def identify(items: Sequence[bytes], session_id: bytes) -> Identifiers:
+    """Hash all items to 128 bits each and sort them."""
+    words = np.empty((len(items) + 1, 2), dtype=np.uint64)
+    words[:-1] = hash_list(items, session_id)
+    words[-1] = np.frombuffer(bound_key("sentinel", bound_key("identifier", session_id))[:16], dtype=np.uint64)
     order = kernels.order(words)
     return Identifiers(np.take(words, order, axis=0), order)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rows:
     """First columns (n,) int64, ascending; bands of WIDTH bits, the first four words of (n, 5); values (n,)."""
 
@@ -87,7 +121,7 @@ def expand(words: Words, key: bytes, n_columns: int) -> Rows:
     return Rows(start.astype(np.int64), digest, digest[:, 4].copy())
 
 
-def tags(values: Words, words: Words, key: bytes) -> Words:
-    """(n, 4): of each value, hashed with its identifier, two words of tag and two of proof."""
-    hashed: Words = kernels.hash_rows(_words(key), values, words, 4)
+def tags(values: Words, words: Words, key: bytes, n_words: int = 4) -> Words:
+    """(n, n_words up to 8): a hash of each value with its point, two matrices of at most 8 columns together."""
+    hashed: Words = kernels.hash_rows(_words(key), values, words, n_words)
     return hashed

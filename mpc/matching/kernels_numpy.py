@@ -162,16 +162,17 @@ def unmask(keys: Words, counter: int, d: Words, delta: Words) -> Words:
 # --- key-value store
 
 
-def solve(start: Words, band: Words, values: Words, n_columns: int) -> tuple[bool, Words]:
+def solve(start: Words, band: Words, values: Words, columns: Words) -> bool:
     """As `mpc.matching.kernels_numba.solve`."""
+    n_columns, size = len(columns), 8 * values.shape[1]
     held, right = [0] * n_columns, [0] * n_columns
-    solved = np.zeros(n_columns + 8 * 32, dtype=np.uint64)
-    raw = np.ascontiguousarray(band[:, :WORDS]).tobytes()
-    for i, (first, value) in enumerate(zip(start.tolist(), values.tolist(), strict=True)):
-        c, v, b = first, value, int.from_bytes(raw[32 * i : 32 * (i + 1)], "little")
+    bands, sums = np.ascontiguousarray(band[:, :WORDS]).tobytes(), np.ascontiguousarray(values).tobytes()
+    for i, first in enumerate(start.tolist()):
+        b = int.from_bytes(bands[32 * i : 32 * (i + 1)], "little")
+        v, c = int.from_bytes(sums[size * i : size * (i + 1)], "little"), first
         while True:
             if b == 0:
-                return False, solved[:n_columns]
+                return False
             low = (b & -b).bit_length() - 1
             b, c = b >> low, c + low
             if not held[c]:
@@ -180,10 +181,12 @@ def solve(start: Words, band: Words, values: Words, n_columns: int) -> tuple[boo
             b, v = b ^ held[c], v ^ right[c]
     for c in range(n_columns - 1, -1, -1):
         if held[c]:
+            columns[c] = 0
             chosen = np.unpackbits(np.frombuffer(held[c].to_bytes(32, "little"), dtype=np.uint8), bitorder="little")
-            total = np.bitwise_xor.reduce(solved[c : c + 256][chosen.astype(bool)])
-            solved[c] = np.uint64(right[c]) ^ total
-    return True, solved[:n_columns]
+            there = columns[c : c + 256]
+            total = np.bitwise_xor.reduce(there[chosen[: len(there)].astype(bool)], axis=0)
+            columns[c] = np.frombuffer(right[c].to_bytes(size, "little"), dtype=np.uint64) ^ total
+    return True
 
 
 def decode(columns: Words, start: Words, band: Words) -> Words:

@@ -6,6 +6,8 @@ WIDTH = 224
 """Bits of a band of the key-value store."""
 TILE = 128
 """Columns come in multiples of this: 53 streams of 64 bytes."""
+SQUARE = 512
+"""Columns that the malicious variant works on at once."""
 
 IV = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A)
 """BLAKE3: the first four words, which are all that a compression needs besides the key."""

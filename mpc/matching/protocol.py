@@ -1,52 +1,72 @@
 """Private set intersection of two large sets: one owner asks, the other one's tags answer, and both learn their rows.
 
-In the letters of the papers, with the receiver's set X and the sender's set Y:
+1.  Both sides part their points into buckets and fill each up to the same bound (`mpc.matching.buckets`).
+2.  Bucket by bucket, the receiver gets the values of a function that only the sender can compute at all its points
+    (`mpc.matching.oprf`).  Values are tags; the sender sends those of its own points, sorted (`mpc.matching.tables`).
+3.  When all buckets are done the receiver counts; if both find the number large enough, it sends back which, bucket by bucket.
 
-1.  The receiver solves for columns P with Decode(P, x) = h(x) for all x in X (`mpc.matching.okvs`).
-2.  It masks their codewords C(P) (`mpc.matching.vole`, `mpc.matching.code`): it has v, the sender w = v + Delta C(P).
-3.  The receiver's tag of x is H(Decode(v, x)).  The sender's tag of y is H(Decode(w, y) + Delta C(h(y))).  If y is in X
-    they are equal.  If not, they differ by Delta times a codeword with 32 symbols that are not zero, 128 bits to guess.
-4.  The sender sends its tags, sorted.  The receiver counts; if both find the number large enough, it sends back which.
-
-Every set also has a sentinel, which both sides derive from the session id.  If the receiver does not find it among the
+Every bucket also has a sentinel, which both sides derive from the session.  If the receiver does not find it among the
 answers, what it sent or what it got was not what the protocol says, and it stops instead of reporting no matches.
+
+Both sides write down what is done (`mpc.matching.ledger`).  After a crash of either, a new run with everything fresh goes on
+at the first bucket that is not done at both, if both come with the sets and sizes of the first one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hmac
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mpc.channel import Channel
-from mpc.curve25519 import POINT_BYTES
 from mpc.errors import LocalProtocolError, Refused, RemoteProtocolError
-from mpc.matching import code, okvs
-from mpc.matching.hashes import Identifiers, Rows, bound_key, expand, identify, tags
+from mpc.matching import buckets, okvs, tables
+from mpc.matching.buckets import BUCKET_POINTS, SENTINEL, Filled, MemoryStore, Positions, Store, Words
+from mpc.matching.hashes import bound_key, hash_list
 from mpc.matching.kernels import kernels
-from mpc.matching.parameters import TILE
-from mpc.matching.vole import PAIR_BYTES, SUMS_BYTES, TRANSFERS, TREES, Choice, Masker, Unmasker, grow
-from mpc.psi import MAX_ITEMS, Alignment, Progress
-from mpc.rng import fresh_prg
-from mpc.wire import Kind, recv_words, send_words
+from mpc.matching.ledger import HASH_BYTES, Ledger
+from mpc.matching.malicious import MALICIOUS
+from mpc.matching.oprf import Receiver, Sender
+from mpc.matching.tables import bucket_bits, recv_table, send_table
+from mpc.matching.variant import SEMI_HONEST
+from mpc.psi import Alignment, Progress
+from mpc.rng import Prg, fresh_prg
+from mpc.wire import Kind
 
-ATTEMPTS = 3
+__all__ = ["MAX_ITEMS", "Matches", "bucket_bits", "intersect", "match"]
+
+MAX_ITEMS = 1 << 24
+VARIANTS = {"semi-honest": SEMI_HONEST, "malicious": MALICIOUS}
 NONCE_BYTES, PROOF_BYTES = 32, 16
-CHUNK_TILES = 128
-"""Tiles of columns in a message: 16,384 columns, 434 kB."""
-TAG_BITS = 64
-"""Bits of a tag that are sent whole; the bits above them are in the counts."""
+HELLO_BYTES = 8 + 1 + NONCE_BYTES + 8 + 2 * HASH_BYTES
 
-_HELLO, _PUBLIC, _POINTS, _TREES = "matching/hello", "matching/public", "matching/points", "matching/trees"
-_ATTEMPT, _MASKED, _COUNTS, _TAGS = "matching/attempt", "matching/masked", "matching/counts", "matching/tags"
-_VOTE, _ROWS = "matching/vote", "matching/rows"
+_HELLO, _VOTE, _ROWS, _TAGS = "matching/hello", "matching/vote", "matching/rows", "matching/tags"
 _STOP, _OK = 0, 1
 
-Words = npt.NDArray[Any]
+
+@dataclass(frozen=True)
+class Matches:
+    """Which of our points the peer has, too, for each of 2^bits buckets.  What is told of a bucket is read from the store."""
+
+    bits: int
+    n_own: int
+    n_peer: int
+    n_matches: int
+    ledger: Ledger
+    leader: bool
+
+    def positions(self, b: int) -> Positions:
+        """Of our matched points in what `store.bucket(bits, b)` gives; entry i is the same person at both sides."""
+        if not self.leader:
+            return self.ledger.matched(b)
+        found = self.ledger.kept(b)[0][:, 0]
+        return found[found >= 0]
+
+    def __iter__(self) -> Iterator[Positions]:
+        """Bucket by bucket."""
+        return map(self.positions, range(1 << self.bits))
 
 
 def intersect(
@@ -57,194 +77,209 @@ def intersect(
     minimum: int,
     leader: bool,
     progress: Progress | None = None,
+    *,
+    security: str = "semi-honest",
 ) -> Alignment:
     """Find which of our `items` the peer also holds; the peer learns the same about its own.
 
-    items: n distinct identifiers, already normalised, in any order.  session_id: 1 to 255 bytes that both sides share
-    and no other run has.  minimum: the fewest matches we accept.  leader: true at exactly one of the two sides, which
-    becomes the receiver.  progress: called with (done, total), in identifiers and columns.
-
-    Reveals: to both, the two set sizes; to the receiver, the matches before the minimum is checked; to the sender, their
-    number if the receiver's minimum allows, and which of its own items they are if its own does too.
-    Cost: 4 rounds, of 7 messages that wait for each other.  With n identifiers at the receiver, m at the sender,
-    c = 1.1 (n + 1) + 224 columns, rounded up to a multiple of 128, and b = ceil(log2(m + 1)) - 2 (0 if that is less): the
-    receiver sends 6883 + 26.5 c + ceil((m + 1) / 8) bytes, the sender 13618 + 2^b + 8 m.  No triples.
-    Security: semi-honest; gap Diffie-Hellman on Curve25519, AES-128 as a pseudorandom generator, BLAKE3 and SHA-2 as random
-    oracles.  128 bits; wrong or missing matches have a probability below 2^-40.  Sides can lie about their sets.
-    Source: Garimella et al., CRYPTO 2021; Bienstock et al., USENIX Security 2023 (the store); Roy, CRYPTO 2022 (the masks);
-    Kolesnikov et al., CCS 2016 (the code).
-    Raises: LocalProtocolError for unusable arguments; RemoteProtocolError if the peer announces too many identifiers or
-    our own role, sends anything malformed, tags out of order or without the sentinel, or matches it cannot have found;
-    Refused, at both sides, if either finds fewer matches than its minimum.
+    items: n distinct identifiers, already normalised, in any order.  Otherwise the same as `match` with all points in memory,
+    in arguments, reveals, cost, security and source.
+    Raises: LocalProtocolError, before anything is sent, also for repeated items.
     """
     if len(items) > MAX_ITEMS:
         raise LocalProtocolError(f"at most {MAX_ITEMS} identifiers can be matched this way, got {len(items)}")
+    _check(session_id, minimum, security)
+    words = hash_list(items, session_id)
+    order = kernels.order(words)
+    words = np.take(words, order, axis=0)
+    repeated = int(np.count_nonzero(np.all(words[1:] == words[:-1], axis=1)))
+    if repeated:
+        raise LocalProtocolError(f"identifiers to be matched are distinct, got {repeated} repeated ones")
+    store = MemoryStore(words)
+    found = match(store, peer, session_id, channel, minimum, leader, progress, security=security)
+    rows = [order[store.place(found.bits, b) + positions] for b, positions in enumerate(found)]
+    return Alignment(np.concatenate(rows), found.n_own, found.n_peer)
+
+
+def match(
+    store: Store,
+    peer: str,
+    session_id: bytes,
+    channel: Channel,
+    minimum: int,
+    leader: bool,
+    progress: Progress | None = None,
+    *,
+    security: str = "semi-honest",
+    bucket_points: int = BUCKET_POINTS,
+) -> Matches:
+    """Find which of our points the peer also has; the peer learns the same about its own.
+
+    store: n distinct points, hashed under the session id (`mpc.matching.hashes`), in buckets; it also keeps what is done.
+    session_id: 1 to 255 bytes that both sides share and no other matching has.  minimum: the fewest matches we accept.
+    leader: true at exactly one of the two sides, which becomes the receiver.  progress: called with (done, total), in
+    identifiers and columns.  security: "semi-honest" or "malicious", the same at both sides.  bucket_points: how many
+    points of the larger set a bucket has at most on average, the same at both sides.
+    Called again with the same store after a crash or a lost peer, it goes on where both sides are.  A side whose store is lost
+    cannot go on; both begin anew under another session id.  The store still has the receiver's matches when it is refused;
+    whoever owns the files removes them.
+
+    Reveals: to both, the two set sizes and how many buckets were done before; to the receiver, the matches before the
+    minimum is checked; to the sender, their number if the receiver's minimum allows, and which of its own points they are if
+    its own does too.
+    Cost: 5 + 2 B messages that wait for each other, for B = 2^bits buckets, the least power of two with max(n, m) <=
+    B bucket_points.  Let the receiver's buckets be filled up to N - 1 and the sender's to M - 1 points
+    (`mpc.matching.buckets.bound`: the mean and about a percent, or all of the set for B = 1) and the sentinel, with
+    c = 1.1 N + 224 columns, rounded up to a multiple of 128, and b = ceil(log2 M).  The receiver sends 6938 +
+    B (17 + 26.5 c + ceil(M / 8)) bytes, the sender 13682 + B (8 M + ceil((M + 2^b - 1) / 8)).  Malicious: 5 + 4 B messages;
+    with c + 128 rounded up to k, a multiple of 512, 9818 + B (6225 + 32.25 k + ceil(M / 8)) bytes and
+    16626 + B (16 + 8 M + M ceil((64 - b) / 8) + ceil((M + 2^b - 1) / 8)).  No triples.
+    Security: semi-honest, or malicious; gap Diffie-Hellman on Curve25519, AES-128 as a pseudorandom generator, BLAKE3,
+    BLAKE2b and SHA-2 as random oracles.  128 bits; wrong or missing matches have a probability below 2^-39.  Sides can lie
+    about their sets.  Malicious: the receiver can ask for up to c points of a bucket, in each of 32 attempts; it can tell
+    the sender fewer matches than it found, but no others.
+    Source: Garimella et al., CRYPTO 2021; Bienstock et al., USENIX Security 2023 (the store); Roy, CRYPTO 2022 (the masks);
+    Kolesnikov et al., CCS 2016 (the code).
+    Raises: LocalProtocolError for unusable arguments, points that are not as the store must give them, and a set that is
+    not the one that this matching began with; RemoteProtocolError if the peer announces too many identifiers, our own role,
+    other parameters or another set or size than before, sends anything malformed, tags out of order or without the sentinel, or
+    matches it cannot have found; Refused, at both sides, if either finds fewer matches than its minimum.
+    """
+    if store.n_points > MAX_ITEMS:
+        raise LocalProtocolError(f"at most {MAX_ITEMS} identifiers can be matched this way, got {store.n_points}")
+    _check(session_id, minimum, security)
+    if bucket_points < 1:
+        raise LocalProtocolError(f"a bucket has at least one point, got {bucket_points}")
+    noise = fresh_prg()
+    fixed = bound_key("parameters", session_id, security.encode(), _number(bucket_points))
+    salt = noise.words(HASH_BYTES, np.uint8).tobytes()
+    ledger = Ledger(store, bound_key("role", fixed, bytes([leader])), salt)
+    run = _Run(store, ledger, channel, peer, leader, minimum, security, noise)
+    start = _announce(run, fixed, bucket_points)
+    run.progress, run.done = progress, start * run.bucket_work
+    run.report(run.n_own)
+    matches = _receive(run, start) if leader else _send(run, start)
+    return Matches(run.bits, run.n_own, run.n_peer, matches, ledger, leader)
+
+
+def _number(n: int) -> bytes:
+    return n.to_bytes(8, "little")
+
+
+def _check(session_id: bytes, minimum: int, security: str) -> None:
     if not 1 <= len(session_id) <= 255:
         raise LocalProtocolError(f"a session id has 1 to 255 bytes, got {len(session_id)}")
     if minimum < 0:
         raise LocalProtocolError(f"the minimum number of matches is not negative, got {minimum}")
-    own = identify(items, session_id, 0)
-    if own.repeated():
-        raise LocalProtocolError(f"identifiers to be matched are distinct, got {own.repeated()} repeated ones")
-    run = _announce(_Run(channel, peer, session_id, leader, minimum, len(items)), progress)
-    run.report(len(items))
-    rows = _receive(run, items, own) if leader else _send(run, items, own)
-    return Alignment(rows, len(items), run.n_peer)
+    if security not in VARIANTS:
+        raise LocalProtocolError(f"security is {' or '.join(VARIANTS)}, got '{security}'")
 
 
-@dataclass
+@dataclass(repr=False)
 class _Run:
-    """One run: whom we talk to, what was announced, and how far we are."""
+    """One attempt: whom we talk to, what was announced, and how far we are."""
 
+    store: Store
+    ledger: Ledger
     channel: Channel
     peer: str
-    session_id: bytes
     leader: bool
     minimum: int
-    n_own: int
+    security: str
+    noise: Prg
     n_peer: int = 0
+    bits: int = 0
     session: bytes = b""
     progress: Progress | None = None
     done: int = 0
 
     @property
-    def n_columns(self) -> int:
-        """Columns of the receiver's store: one key for each of its identifiers and the sentinel."""
-        return okvs.columns((self.n_own if self.leader else self.n_peer) + 1)
+    def n_own(self) -> int:
+        """Our set's size."""
+        return self.store.n_points
+
+    @property
+    def n_buckets(self) -> int:
+        """A power of two."""
+        return 1 << self.bits
+
+    @property
+    def n_asked(self) -> int:
+        """Points that the receiver asks for in a bucket: the bound and the sentinel."""
+        return buckets.bound(self.n_own if self.leader else self.n_peer, self.bits) + 1
 
     @property
     def n_sent(self) -> int:
-        """Tags that the sender sends."""
-        return (self.n_peer if self.leader else self.n_own) + 1
+        """Tags that the sender sends of a bucket."""
+        return buckets.bound(self.n_peer if self.leader else self.n_own, self.bits) + 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether tags are sent whole: whoever may search for two points with one tag could find a shorter one."""
+        return self.security == "malicious"
+
+    @property
+    def bucket_work(self) -> int:
+        """Identifiers and columns of a bucket, for the progress."""
+        return buckets.bound(self.n_own, self.bits) + VARIANTS[self.security].masked(okvs.columns(self.n_asked))
 
     def report(self, n: int) -> None:
         """So many more identifiers or columns are done."""
         self.done += n
         if self.progress is not None and n:
-            self.progress(self.done, 2 * self.n_own + self.n_columns)
+            self.progress(self.done, self.n_own + self.n_buckets * self.bucket_work)
 
-    def rows(self, own: Identifiers, attempt: int) -> Rows:
-        return expand(own.words, bound_key("row", self.session, bytes([attempt])), self.n_columns)
+    def filled(self, b: int) -> Filled:
+        """Our points of a bucket, and what is filled in."""
+        words, sentinel = buckets.checked(self.store, self.bits, b), bound_key("sentinel", self.session, _number(b))
+        return buckets.fill(words, buckets.bound(self.n_own, self.bits), self.bits, sentinel, self.noise)
 
-    def tags(self, values: Words, own: Identifiers, attempt: int) -> Words:
-        """(n + 1, 4): tags cut to the bits that are sent, and proofs."""
-        result = tags(values, own.words, bound_key("tag", self.session, bytes([attempt])))
-        result[:, 1] &= np.uint64((1 << bucket_bits(self.n_sent)) - 1)
-        self.report(self.n_own)
-        return result
+    def tags(self, values: Words) -> tuple[Words, Positions]:
+        """(n, 4): the function's values as tags and proofs, in the order of the tags; and that order."""
+        if not self.whole:
+            tables.cut(values, self.n_sent)
+        self.report(len(values) - 1)
+        order = kernels.order(values)
+        return np.take(values, order, axis=0), order
 
     def wrong(self, tag: str, why: str) -> RemoteProtocolError:
         return RemoteProtocolError(self.peer, tag, why)
 
 
-def _announce(run: _Run, progress: Progress | None) -> _Run:
-    """Exchange sizes, roles and nonces, and bind the session to them."""
-    nonce = fresh_prg().words(NONCE_BYTES, np.uint8).tobytes()
-    hello = run.n_own.to_bytes(8, "little") + bytes([run.leader]) + nonce
+def _announce(run: _Run, fixed: bytes, bucket_points: int) -> int:
+    """Exchange sizes, roles, nonces and what is done; bind the session to them.  Returns the first bucket to do."""
+    nonce = run.noise.words(NONCE_BYTES, np.uint8).tobytes()
+    own = [_number(run.n_own), bytes([run.leader]), nonce, _number(run.ledger.done)]
+    hello = b"".join([*own, fixed, run.ledger.commitment])
     run.channel.send(run.peer, _HELLO, Kind.BYTES, hello)
-    answer = bytes(run.channel.recv(run.peer, _HELLO, Kind.BYTES, exact=len(hello)))
-    run.n_peer, role = int.from_bytes(answer[:8], "little"), answer[8]
+    answer = bytes(run.channel.recv(run.peer, _HELLO, Kind.BYTES, exact=HELLO_BYTES))
+    run.n_peer, role, done = int.from_bytes(answer[:8], "little"), answer[8], int.from_bytes(answer[41:49], "little")
     if run.n_peer > MAX_ITEMS:
         raise run.wrong(_HELLO, f"expected at most {MAX_ITEMS} identifiers, got {run.n_peer}")
     if role != (not run.leader):
         raise run.wrong(_HELLO, f"expected leader={int(not run.leader)}, got {role}")
-    both = (hello, answer) if run.leader else (answer, hello)
-    run.session, run.progress = bound_key("session", run.session_id, *both), progress
-    return run
+    if not hmac.compare_digest(answer[49:81], fixed):
+        raise run.wrong(_HELLO, "another session, security or size of buckets than ours")
+    run.bits = buckets.bucket_count_bits(run.n_own, run.n_peer, bucket_points)
+    if run.ledger.begun:
+        _compare(run, answer[81:])
+    if done > run.n_buckets:
+        raise run.wrong(_HELLO, f"expected at most {run.n_buckets} finished buckets, got {done}")
+    start = min(done, run.ledger.done)
+    run.session = bound_key("session", *((hello, answer) if run.leader else (answer, hello)))
+    run.ledger.begin(start, run.bits, run.n_peer, answer[81:])
+    return start
 
 
-def bucket_bits(n_tags: int) -> int:
-    """Upper bits of a tag that are sent as counts: about four tags to each value.
-
-    With the 64 bits sent whole these are at least 40 more than a pair of tags needs: 62 + log2(n_tags), and the other
-    side has at most 2^22 identifiers.
-    """
-    return max(0, (n_tags - 1).bit_length() - 2)
-
-
-# --- the receiver
-
-
-def _receive(run: _Run, items: Sequence[bytes], own: Identifiers) -> npt.NDArray[np.int64]:
-    noise = fresh_prg()
-    scalar = X25519PrivateKey.from_private_bytes(noise.words(32, np.uint8).tobytes())
-    run.channel.send(run.peer, _PUBLIC, Kind.BYTES, scalar.public_key().public_bytes_raw())
-    own, rows, solved, attempt = _encode(run, items, own)
-    points = bytes(run.channel.recv(run.peer, _POINTS, Kind.BYTES, exact=TRANSFERS * PAIR_BYTES))
-    try:
-        masker, sums = grow(run.session, scalar, points, noise)
-    except ValueError as exc:
-        raise run.wrong(_POINTS, f"a base transfer is malformed: {exc}") from exc
-    run.channel.send(run.peer, _TREES, Kind.BYTES, sums)
-    run.channel.send(run.peer, _ATTEMPT, Kind.BYTES, bytes([attempt]))
-    held = _mask(run, masker, solved)
-    values = okvs.decode(held, rows.start, rows.band)
-    del held, rows, solved  # a large part of the memory that a run needs
-    hashed = run.tags(values, own, attempt)
-    del values
-    order = kernels.order(hashed)
-    hashed = np.take(hashed, order, axis=0)
-    places = kernels.merge(hashed, _receive_tags(run))
-    matched, sent_back = places[:, 0], places[:, 1]
-    return _tell(run, own.rows[order[matched]], sent_back, hashed[matched, 2:])
-
-
-def _encode(run: _Run, items: Sequence[bytes], own: Identifiers) -> tuple[Identifiers, Rows, Words, int]:
-    """Solve for the columns; should the rows depend on each other, start again with other hashes of everything."""
-    for attempt in range(ATTEMPTS):
-        tried = identify(items, run.session_id, attempt) if attempt else own
-        rows = run.rows(tried, attempt)
-        solved = okvs.solve(rows.start, rows.band, rows.value, run.n_columns)
-        if solved is not None:
-            return tried, rows, solved, attempt
-    raise LocalProtocolError(f"the identifiers could not be encoded in {ATTEMPTS} attempts")
-
-
-def _mask(run: _Run, masker: Masker, solved: Words) -> Words:
-    """Send the masked columns, and return our masks."""
-    held = np.empty((len(solved), code.WORDS), dtype=np.uint64)
-    step = CHUNK_TILES * TILE
-    for at in range(0, len(solved), step):
-        d, held[at : at + step] = masker.mask(solved[at : at + step])
-        send_words(run.channel, run.peer, _MASKED, d)
-        run.report(len(solved[at : at + step]))
-    return held
-
-
-def _receive_tags(run: _Run) -> Words:
-    """The sender's tags, (m + 1, 2) words, in ascending order."""
-    bits = bucket_bits(run.n_sent)
-    counts = recv_words(run.channel, run.peer, _COUNTS, (1 << bits,), np.uint8)
-    if int(counts.sum(dtype=np.int64)) != run.n_sent:
-        raise run.wrong(_COUNTS, "the tags are not as many as the identifiers")
-    rest = recv_words(run.channel, run.peer, _TAGS, (run.n_sent,), np.uint64)
-    bucket = np.repeat(np.arange(1 << bits, dtype=np.uint64), counts)
-    if np.any((bucket[1:] == bucket[:-1]) & (rest[1:] <= rest[:-1])):
-        raise run.wrong(_TAGS, "tags out of order, or one twice")
-    result = np.empty((run.n_sent, 2), dtype=np.uint64)
-    result[:, 0] = bucket << np.uint64(TAG_BITS - bits) | rest >> np.uint64(bits)
-    result[:, 1] = rest & np.uint64((1 << bits) - 1)
-    return result
-
-
-def _tell(run: _Run, rows: Words, places: Words, proofs: Words) -> npt.NDArray[np.int64]:
-    """Vote, and if both sides go on tell the sender which of its tags matched; returns our rows without the sentinel."""
-    real = rows < run.n_own
-    if len(rows) - np.count_nonzero(real) != 1:
-        raise run.wrong(_TAGS, "no answer to the identifier that both sides have")
-    matches = int(np.count_nonzero(real))
-    enough = matches >= run.minimum
-    told = matches if enough else 0
-    run.channel.send(run.peer, _VOTE, Kind.BYTES, bytes([_OK if enough else _STOP]) + told.to_bytes(8, "little"))
-    if not enough:
-        raise Refused(f"fewer matches with {run.peer} than our own minimum of {run.minimum}")
-    _expect_yes(run, bytes(run.channel.recv(run.peer, _VOTE, Kind.BYTES, exact=1)))
-    chosen = np.zeros(run.n_sent, dtype=np.uint8)
-    chosen[places] = 1
-    body = np.packbits(chosen, bitorder="little").tobytes() + _proof(run, proofs)
-    run.channel.send(run.peer, _ROWS, Kind.BYTES, body)
-    result: npt.NDArray[np.int64] = rows[real]
-    return result
+def _compare(run: _Run, commitment: bytes) -> None:
+    """The peer has the set of the earlier attempts, and what was kept lies in the same buckets, wherever we go on."""
+    if run.n_peer != run.ledger.n_peer:
+        raise run.wrong(_HELLO, f"expected {run.ledger.n_peer} identifiers as in the first attempt, got {run.n_peer}")
+    if not run.ledger.known(commitment):
+        raise run.wrong(_HELLO, "its identifiers are not those that this matching began with")
+    if run.bits != run.ledger.bits:
+        kept = 1 << run.ledger.bits
+        raise LocalProtocolError(f"what was kept is in {kept} buckets, not {run.n_buckets}; begin this matching anew")
 
 
 def _expect_yes(run: _Run, vote: bytes) -> None:
@@ -254,71 +289,78 @@ def _expect_yes(run: _Run, vote: bytes) -> None:
         raise Refused(f"fewer matches than the minimum set by {run.peer}")
 
 
-def _proof(run: _Run, proofs: Words) -> bytes:
-    """A hash that only who has the values behind the matched tags can compute."""
-    whole = bound_key("proof", run.session, np.ascontiguousarray(proofs).tobytes())
+def _proof(run: _Run, b: int, proofs: Words) -> bytes:
+    """A hash that only who has the values behind a bucket's matched tags can compute."""
+    whole = bound_key("proof", run.session, _number(b), np.ascontiguousarray(proofs).tobytes())
     return whole[:PROOF_BYTES]
+
+
+# --- the receiver
+
+
+def _receive(run: _Run, start: int) -> int:
+    matches = sum(len(run.ledger.kept(b)[1]) - 1 for b in range(start))
+    if start < run.n_buckets:
+        function = Receiver(run.channel, run.peer, run.session, run.report, run.security)
+        matches += sum(_ask(run, function, b) for b in range(start, run.n_buckets))
+    _vote(run, matches)
+    for b in range(run.n_buckets):
+        _tell(run, b)
+    return matches
+
+
+def _ask(run: _Run, function: Receiver, b: int) -> int:
+    """One bucket: find our matches and keep them, with the places and proofs of the sender's tags.  Returns how many."""
+    own = run.filled(b)
+    hashed, order = run.tags(function.evaluate(own.words))
+    places = kernels.merge(hashed, recv_table(run.channel, run.peer, run.n_sent, run.whole))
+    positions = own.positions[order[places[:, 0]]]
+    if positions[positions < 0].tolist() != [SENTINEL]:
+        raise run.wrong(_TAGS, "no answer to the identifier that both sides have")
+    run.ledger.keep(b, hashed[places[:, 0], 2], positions, places[:, 1])
+    return len(positions) - 1
+
+
+def _vote(run: _Run, matches: int) -> None:
+    """Say how many matches there are if they are enough, and hear whether the sender finds so, too."""
+    enough = matches >= run.minimum
+    told = matches if enough else 0
+    run.channel.send(run.peer, _VOTE, Kind.BYTES, bytes([_OK if enough else _STOP]) + _number(told))
+    if not enough:
+        raise Refused(f"fewer matches with {run.peer} than our own minimum of {run.minimum}")
+    _expect_yes(run, bytes(run.channel.recv(run.peer, _VOTE, Kind.BYTES, exact=1)))
+
+
+def _tell(run: _Run, b: int) -> None:
+    """Tell the sender which of its tags of a bucket matched."""
+    numbers, proofs = run.ledger.kept(b)
+    chosen = np.zeros(run.n_sent, dtype=np.uint8)
+    chosen[numbers[:, 1]] = 1
+    body = np.packbits(chosen, bitorder="little").tobytes() + _proof(run, b, proofs)
+    run.channel.send(run.peer, _ROWS, Kind.BYTES, body)
 
 
 # --- the sender
 
 
-def _send(run: _Run, items: Sequence[bytes], own: Identifiers) -> npt.NDArray[np.int64]:
-    public = bytes(run.channel.recv(run.peer, _PUBLIC, Kind.BYTES, exact=POINT_BYTES))
-    try:
-        choice = Choice(run.session, public, fresh_prg())
-    except ValueError as exc:
-        raise run.wrong(_PUBLIC, f"a key that cannot be used: {exc}") from exc
-    run.channel.send(run.peer, _POINTS, Kind.BYTES, choice.points)
-    rows = run.rows(own, 0)
-    sums = bytes(run.channel.recv(run.peer, _TREES, Kind.BYTES, exact=TREES * SUMS_BYTES))
-    attempt = run.channel.recv(run.peer, _ATTEMPT, Kind.BYTES, exact=1)[0]
-    if attempt >= ATTEMPTS:
-        raise run.wrong(_ATTEMPT, f"expected fewer than {ATTEMPTS} attempts, got {attempt}")
-    if attempt:
-        own = identify(items, run.session_id, attempt)
-        rows = run.rows(own, attempt)
-    unmasker = choice.unmasker(sums)
-    held = _unmask(run, unmasker)
-    values = okvs.decode(held, rows.start, rows.band)
-    unmasker.add_code(values, rows.value)
-    del held, rows  # a large part of the memory that a run needs
-    hashed = run.tags(values, own, attempt)
-    del values
-    order = kernels.order(hashed)
-    hashed = np.take(hashed, order, axis=0)
-    _send_tags(run, hashed)
+def _send(run: _Run, start: int) -> int:
+    if start < run.n_buckets:
+        function = Sender(run.channel, run.peer, run.session, run.report, run.security)
+        for b in range(start, run.n_buckets):
+            _answer(run, function, b)
     matches = _answer_vote(run)
-    places = _receive_rows(run, hashed[:, 2:])
-    matched: npt.NDArray[np.int64] = own.rows[order[places]]
-    real = matched < run.n_own
-    if int(np.count_nonzero(real)) != matches or len(real) != matches + 1:
+    found = sum(_hear(run, b) for b in range(run.n_buckets))
+    if found != matches:
         raise run.wrong(_ROWS, "other matches than it counted")
-    return matched[real]
+    return matches
 
 
-def _unmask(run: _Run, unmasker: Unmasker) -> Words:
-    held = np.empty((run.n_columns, code.WORDS), dtype=np.uint64)
-    step = CHUNK_TILES * TILE
-    for at in range(0, run.n_columns, step):
-        tiles = min(CHUNK_TILES, (run.n_columns - at) // TILE)
-        d = recv_words(run.channel, run.peer, _MASKED, (tiles, code.LENGTH, 8), np.uint64)
-        held[at : at + step] = unmasker.unmask(d)
-        run.report(tiles * TILE)
-    return held
-
-
-def _send_tags(run: _Run, ordered: Words) -> None:
-    """Counts of the upper bits' values, and the rest of every tag."""
-    bits = bucket_bits(len(ordered))
-    bucket = (
-        (ordered[:, 0] >> np.uint64(TAG_BITS - bits)).astype(np.int64) if bits else np.zeros(len(ordered), np.int64)
-    )
-    counts = np.bincount(bucket, minlength=1 << bits)
-    if counts.max() > 255:
-        raise ArithmeticError("tags are not spread as random ones are")
-    send_words(run.channel, run.peer, _COUNTS, counts.astype(np.uint8))
-    send_words(run.channel, run.peer, _TAGS, ordered[:, 0] << np.uint64(bits) | ordered[:, 1])
+def _answer(run: _Run, function: Sender, b: int) -> None:
+    """One bucket: send our tags, and keep whose they are, and their proofs."""
+    own = run.filled(b)
+    hashed, order = run.tags(function.serve(run.n_asked).evaluate(own.words))
+    send_table(run.channel, run.peer, hashed, run.whole)
+    run.ledger.keep(b, hashed[:, 2], own.positions[order])
 
 
 def _answer_vote(run: _Run) -> int:
@@ -335,14 +377,19 @@ def _answer_vote(run: _Run) -> int:
     return matches
 
 
-def _receive_rows(run: _Run, proofs: Words) -> npt.NDArray[np.int64]:
-    """Places of the matched tags, once the receiver has shown that it could compute what is behind them."""
+def _hear(run: _Run, b: int) -> int:
+    """Keep which of our points matched, once the receiver has shown that it could compute what is behind their tags."""
     n_bytes = -(-run.n_sent // 8)
     body = bytes(run.channel.recv(run.peer, _ROWS, Kind.BYTES, exact=n_bytes + PROOF_BYTES))
     bits = np.unpackbits(np.frombuffer(body[:n_bytes], dtype=np.uint8), bitorder="little")
-    if np.any(bits[run.n_sent :]):
+    numbers, proofs = run.ledger.kept(b)
+    if np.any(bits[min(run.n_sent, len(proofs)) :]):
         raise run.wrong(_ROWS, "matches beyond the last tag")
     places = np.flatnonzero(bits)
-    if body[n_bytes:] != _proof(run, proofs[places]):
+    if not hmac.compare_digest(body[n_bytes:], _proof(run, b, proofs[places])):
         raise run.wrong(_ROWS, "matches that it cannot have found")
-    return places
+    matched = numbers[places, 0]
+    if matched[matched < 0].tolist() != [SENTINEL]:
+        raise run.wrong(_ROWS, "other matches than it counted")
+    run.ledger.keep_matched(b, matched[matched >= 0])
+    return len(matched) - 1

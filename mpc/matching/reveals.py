@@ -15,8 +15,8 @@ REVEALS: tuple[Reveal, ...] = (
     ),
     Reveal(
         "matching.early-rows",
-        "owners",
-        "of the first owner, in its process: which of its own rows matched, before anybody found the matches to be enough; "
+        "first",
+        "in its process: which of its own rows matched, before anybody found the matches to be enough; "
         "if they are not, the software stops without putting this out",
         "exact",
     ),
@@ -26,5 +26,6 @@ REVEALS: tuple[Reveal, ...] = (
         "which of its own rows matched, once both owners found the matches to be enough",
         "exact",
     ),
+    Reveal("matching.progress", "owners", "how far an interrupted matching had come at the other owner", "size"),
     Reveal("matching.traffic", "coordinator", "both set sizes, if it relays the encrypted messages", "size"),
 )

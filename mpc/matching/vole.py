@@ -13,6 +13,7 @@ Source: Roy, "SoftSpokenOT", CRYPTO 2022 (subspace VOLE from punctured trees); M
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,30 +23,55 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from mpc.curve25519 import POINT_BYTES
 from mpc.matching import code
 from mpc.matching.kernels import kernels
-from mpc.ot.extension import SEED_BYTES, _Base, grow_tree, puncture_tree
+from mpc.ot.extension import SEED_BYTES, BaseTransfers, grow_tree, puncture_tree
 from mpc.rng import Prg
 
 Words = npt.NDArray[Any]
-TREES, DEPTH = code.LENGTH, code.SYMBOL_BITS
-TRANSFERS = TREES * DEPTH
+Leaves = Sequence[Sequence[bytes]]
 PAIR_BYTES = 2 * POINT_BYTES
-SUMS_BYTES = 2 * DEPTH * SEED_BYTES
 BLOCKS = 4
 """Blocks of every leaf's stream for a tile of columns."""
 _OWNER = 0
 
 
-def _prepared(leaves: Sequence[Sequence[bytes]]) -> Words:
+@dataclass(frozen=True)
+class Shape:
+    """How many trees there are, and of how many levels."""
+
+    trees: int
+    depth: int
+
+    @property
+    def points_bytes(self) -> int:
+        """Of the sender's points: a pair for each level of each tree."""
+        return self.trees * self.depth * PAIR_BYTES
+
+    @property
+    def sums_bytes(self) -> int:
+        """Of the sums of all trees."""
+        return self.trees * self.tree_bytes
+
+    @property
+    def tree_bytes(self) -> int:
+        """Of one tree's sums: two for each level."""
+        return 2 * self.depth * SEED_BYTES
+
+
+SHAPE = Shape(code.LENGTH, code.SYMBOL_BITS)
+TREES = SHAPE.trees
+
+
+def joined(leaves: Leaves) -> npt.NDArray[np.uint8]:
+    """The AES keys of all trees, (k, 16)."""
     raw = b"".join(leaf for tree in leaves for leaf in tree)
-    keys: Words = kernels.prepared(np.frombuffer(raw, dtype=np.uint8).reshape(-1, SEED_BYTES))
-    return keys
+    return np.frombuffer(raw, dtype=np.uint8).reshape(-1, SEED_BYTES)
 
 
 class Masker:
     """The receiver's end: all leaves, and how much of their streams is spent."""
 
-    def __init__(self, leaves: Sequence[Sequence[bytes]]) -> None:
-        self._keys, self._spent = _prepared(leaves), 0
+    def __init__(self, leaves: Leaves) -> None:
+        self._keys, self._spent = kernels.prepared(joined(leaves)), 0
         self._table = code.tables()
 
     def mask(self, solved: Words) -> tuple[Words, Words]:
@@ -58,8 +84,8 @@ class Masker:
 class Unmasker:
     """The sender's end: Delta, all leaves but one of each tree, and how much of their streams is spent."""
 
-    def __init__(self, delta: Sequence[int], leaves: Sequence[Sequence[bytes]]) -> None:
-        self._keys, self._spent = _prepared(leaves), 0
+    def __init__(self, delta: Sequence[int], leaves: Leaves) -> None:
+        self._keys, self._spent = kernels.prepared(joined(leaves)), 0
         self._delta = np.array(delta, dtype=np.int64)
         self._table = code.tables(self._delta)
 
@@ -74,26 +100,36 @@ class Unmasker:
         kernels.add_code(values, messages, self._table)
 
 
-def grow(session: bytes, scalar: X25519PrivateKey, points: bytes, noise: Prg) -> tuple[Masker, bytes]:
-    """The receiver's end from the sender's points, and the sums that the sender needs.
+def grow_leaves(
+    shape: Shape, session: bytes, scalar: X25519PrivateKey, points: bytes, noise: Prg
+) -> tuple[Leaves, bytes]:
+    """All leaves of the receiver's trees from the sender's points, and the sums that the sender needs.
 
     session: 32 bytes that no other run has.  Raises: ValueError if a point is none, or has low order.
     """
-    base, public = _Base(session, _OWNER), scalar.public_key().public_bytes_raw()
-    pairs = [base.keys(i, scalar, public, points[PAIR_BYTES * i : PAIR_BYTES * (i + 1)]) for i in range(TRANSFERS)]
-    roots = noise.words((TREES, SEED_BYTES), np.uint8)
-    trees = [grow_tree(roots[i].tobytes(), pairs[DEPTH * i : DEPTH * (i + 1)]) for i in range(TREES)]
-    return Masker([leaves for leaves, _ in trees]), b"".join(sums for _, sums in trees)
+    base, public, depth = BaseTransfers(session, _OWNER), scalar.public_key().public_bytes_raw(), shape.depth
+    starts = range(0, shape.points_bytes, PAIR_BYTES)
+    pairs = [base.keys(i, scalar, public, points[at : at + PAIR_BYTES]) for i, at in enumerate(starts)]
+    roots = noise.words((shape.trees, SEED_BYTES), np.uint8)
+    trees = [grow_tree(roots[i].tobytes(), pairs[depth * i : depth * (i + 1)]) for i in range(shape.trees)]
+    return [leaves for leaves, _ in trees], b"".join(sums for _, sums in trees)
+
+
+def grow(session: bytes, scalar: X25519PrivateKey, points: bytes, noise: Prg) -> tuple[Masker, bytes]:
+    """The receiver's end from the sender's points, and the sums that the sender needs; as `grow_leaves`."""
+    leaves, sums = grow_leaves(SHAPE, session, scalar, points, noise)
+    return Masker(leaves), sums
 
 
 class Choice:
-    """The sender's choice of Delta, and the points that stand for it."""
+    """The sender's choice of Delta, a leaf of each tree, and the points that stand for it."""
 
-    def __init__(self, session: bytes, public: bytes, noise: Prg) -> None:
+    def __init__(self, session: bytes, public: bytes, noise: Prg, shape: Shape = SHAPE) -> None:
         """public: the receiver's key.  Raises: ValueError if it has low order."""
-        self._delta = (noise.words(TREES, np.uint8) & 15).tolist()
-        base, key = _Base(session, _OWNER), X25519PublicKey.from_public_bytes(public)
-        away = [1 - (leaf >> DEPTH - 1 - level & 1) for leaf in self._delta for level in range(DEPTH)]
+        self.delta: list[int] = (noise.words(shape.trees, np.uint8) & (1 << shape.depth) - 1).tolist()
+        self._shape = shape
+        base, key = BaseTransfers(session, _OWNER), X25519PublicKey.from_public_bytes(public)
+        away = [1 - (leaf >> shape.depth - 1 - level & 1) for leaf in self.delta for level in range(shape.depth)]
         chosen = [base.choose(i, bit, noise.words(65, np.uint8).tobytes()) for i, bit in enumerate(away)]
         self.points = b"".join(pair for _, pair in chosen)
         self._keys = [
@@ -101,10 +137,14 @@ class Choice:
             for i, (bit, (secret, pair)) in enumerate(zip(away, chosen, strict=True))
         ]
 
+    def leaves(self, sums: bytes) -> Leaves:
+        """The leaves of every tree but the chosen one, by their distance from it, with the receiver's sums."""
+        depth, size = self._shape.depth, self._shape.tree_bytes
+        return [
+            puncture_tree(leaf, self._keys[depth * i : depth * (i + 1)], sums[size * i : size * (i + 1)])
+            for i, leaf in enumerate(self.delta)
+        ]
+
     def unmasker(self, sums: bytes) -> Unmasker:
         """The sender's end, with the receiver's sums."""
-        leaves = [
-            puncture_tree(leaf, self._keys[DEPTH * i : DEPTH * (i + 1)], sums[SUMS_BYTES * i : SUMS_BYTES * (i + 1)])
-            for i, leaf in enumerate(self._delta)
-        ]
-        return Unmasker(self._delta, leaves)
+        return Unmasker(self.delta, self.leaves(sums))

@@ -87,7 +87,7 @@ def _root(x: int) -> int | None:
     return y if y * y % P == square else None
 
 
-class _Base:
+class BaseTransfers:
     """The hashes of one direction's base transfers, bound to the session and to the number of each transfer."""
 
     def __init__(self, session: bytes, sender: int) -> None:
@@ -273,7 +273,7 @@ def set_up(channel: Channel, peer: str, me: int) -> tuple[ReceiverEnd, SenderEnd
     holes = (noise.words(n_trees, np.uint8) % (1 << depth)).tolist()
     away = [1 - (hole >> depth - 1 - level & 1) for hole in holes for level in range(depth)]
 
-    ours, theirs = _Base(session, 1 - me), _Base(session, me)
+    ours, theirs = BaseTransfers(session, 1 - me), BaseTransfers(session, me)
     chosen = [ours.choose(i, bit, noise.words(65, np.uint8).tobytes()) for i, bit in enumerate(away)]
     points = np.frombuffer(b"".join(pair for _, pair in chosen), dtype=np.uint8)
     send_words(channel, peer, POINTS_TAG, points)

@@ -1,40 +1,29 @@
 """The compiled loops of `mpc.ot.kernels_numba`: AES through the processor's own instructions, on 8 words at a time.
 
-The steps that numba has no words for are given to LLVM as vector code.  They are in the same file as the loops that use them,
-because numba compiles a cached function again only when its own file has changed.
+The steps that numba has no words for are vector code (`mpc.llvm`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numba.extending
-import numba.np.arrayobj
 import numpy as np
 import numpy.typing as npt
-from llvmlite import binding, ir  # type: ignore[import-untyped]
-from numba import types
+from llvmlite import ir  # type: ignore[import-untyped]
 
 from mpc.compiled import compiled
+from mpc.llvm import LANES, V8, intrinsic, load, plus, store, vector_step
 
 Words = npt.NDArray[Any]
 Mode = tuple[bool, bool, int]
-intrinsic: Any = numba.extending.intrinsic
-make_array: Any = numba.np.arrayobj.make_array
 FIELD_BITS, TILE, KEY_WORDS = 4, 8, 22  # the last: of an expanded AES-128 key
 LEAVES, TREES = 1 << FIELD_BITS, 128 // FIELD_BITS
 GROUP = 8
 """Tiles extended at once: 128 rows of so many times 64 bytes stay in the second-level cache."""
 
-_FEATURES = binding.get_host_cpu_features()
-if not _FEATURES.get("aes"):
-    raise ImportError("this processor has no AES instructions for the compiled kernels")
-LANES = 4 if _FEATURES.get("vaes") and _FEATURES.get("avx512f") else 1
-"""AES blocks that one instruction works on."""
-
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-_V8, _BYTES, _AES = ir.VectorType(_I64, 8), ir.VectorType(_I8, 64), ir.VectorType(_I64, 2 * LANES)
+_BYTES, _AES = ir.VectorType(_I8, 64), ir.VectorType(_I64, 2 * LANES)
 _SUFFIX = "" if LANES == 1 else ".512"
 
 
@@ -46,34 +35,14 @@ def _pick(builder: Any, a: Any, b: Any, indices: Sequence[int]) -> Any:
     return builder.shuffle_vector(a, b, _mask(indices))
 
 
-def _data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-    return make_array(kind)(context, builder, value).data
-
-
-def _at(builder: Any, data: Any, offset: Any, kind: Any) -> Any:
-    return builder.bitcast(builder.gep(data, [offset]), kind.as_pointer())
-
-
-def _load(builder: Any, data: Any, offset: Any, kind: Any = _V8) -> Any:
-    return builder.load(_at(builder, data, offset, kind), align=1)
-
-
-def _store(builder: Any, value: Any, data: Any, offset: Any) -> None:
-    builder.store(value, _at(builder, data, offset, value.type), align=1)
-
-
-def _plus(builder: Any, offset: Any, n: int) -> Any:
-    return builder.add(offset, ir.Constant(_I64, n))
-
-
-def _splat(builder: Any, scalar: Any, kind: Any = _V8) -> Any:
+def _splat(builder: Any, scalar: Any, kind: Any = V8) -> Any:
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_I32, 0))
     return _pick(builder, one, ir.Constant(kind, ir.Undefined), [0] * kind.count)
 
 
 def _round_keys(builder: Any, data: Any, offset: Any) -> list[Any]:
     pair = ir.VectorType(_I64, 2)
-    keys = [_load(builder, data, _plus(builder, offset, 2 * i), pair) for i in range(11)]
+    keys = [load(builder, data, plus(builder, offset, 2 * i), pair) for i in range(11)]
     return [_pick(builder, key, key, [0, 1] * LANES) for key in keys]
 
 
@@ -110,27 +79,8 @@ def _hashed(builder: Any, pairs: Sequence[tuple[Any, Any]], keys: list[Any]) -> 
     return result
 
 
-def _vector_step(body: Callable[..., None]) -> Any:
-    """An intrinsic without a result whose arguments are arrays, given to `body` as pointers, and 64-bit numbers."""
-
-    def build(_: Any, *args: Any) -> Any:
-        kinds = [a if isinstance(a, types.Array) else types.int64 for a in args]
-
-        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            ready = [
-                _data(context, builder, kind, value) if isinstance(kind, types.Array) else value
-                for kind, value in zip(signature.args, values, strict=True)
-            ]
-            body(builder, *ready)
-            return context.get_dummy_value()
-
-        return types.void(*kinds), codegen
-
-    return build
-
-
 @intrinsic
-def _fold(typingctx, keys, at, counter, rows, row, stride, total, out):  # type: ignore[no-untyped-def]
+def fold(typingctx, keys, at, counter, rows, row, stride, total, out):  # type: ignore[no-untyped-def]
     """One tree's part of one tile: sums of the leaves' streams, all of them and those with each bit of their number set."""
 
     def body(builder: Any, *args: Any) -> None:
@@ -138,7 +88,7 @@ def _fold(typingctx, keys, at, counter, rows, row, stride, total, out):  # type:
         for part in range(4 // LANES):
             block = ir.Constant(_AES, [0, 0] * LANES)
             for lane in range(LANES):
-                number = _plus(builder, counter, part * LANES + lane)
+                number = plus(builder, counter, part * LANES + lane)
                 block = builder.insert_element(block, number, ir.Constant(_I32, 2 * lane))
             sums: list[Any] = [None] * (FIELD_BITS + 1)
 
@@ -147,7 +97,7 @@ def _fold(typingctx, keys, at, counter, rows, row, stride, total, out):  # type:
 
             for first in range(0, LEAVES, 8):
                 group = range(first, min(first + 8, LEAVES))
-                schedule = [_round_keys(builder, keys, _plus(builder, at, leaf * KEY_WORDS)) for leaf in group]
+                schedule = [_round_keys(builder, keys, plus(builder, at, leaf * KEY_WORDS)) for leaf in group]
                 for leaf, value in zip(group, _encrypt(builder, [block] * len(group), schedule), strict=True):
                     add(FIELD_BITS, value)
                     for bit in range(FIELD_BITS):
@@ -155,34 +105,34 @@ def _fold(typingctx, keys, at, counter, rows, row, stride, total, out):  # type:
                             add(bit, value)
             for bit in range(FIELD_BITS):
                 to = builder.add(row, builder.mul(stride, ir.Constant(_I64, bit)))
-                _store(builder, sums[bit], rows, _plus(builder, to, 2 * LANES * part))
-            _store(builder, sums[FIELD_BITS], total, _plus(builder, out, 2 * LANES * part))
+                store(builder, sums[bit], rows, plus(builder, to, 2 * LANES * part))
+            store(builder, sums[FIELD_BITS], total, plus(builder, out, 2 * LANES * part))
 
-    return _vector_step(body)(typingctx, keys, at, counter, rows, row, stride, total, out)
+    return vector_step(body)(typingctx, keys, at, counter, rows, row, stride, total, out)
 
 
 @intrinsic
-def _swap(typingctx, a, top, bottom, shift, mask):  # type: ignore[no-untyped-def]
+def swap(typingctx, a, top, bottom, shift, mask):  # type: ignore[no-untyped-def]
     """Exchange the high part of 8 words for the low part of 8 others."""
 
     def body(builder: Any, a: Any, top: Any, bottom: Any, shift: Any, mask: Any) -> None:
-        upper, lower, by = _load(builder, a, top), _load(builder, a, bottom), _splat(builder, shift)
+        upper, lower, by = load(builder, a, top), load(builder, a, bottom), _splat(builder, shift)
         t = builder.and_(builder.xor(builder.lshr(upper, by), lower), _splat(builder, mask))
-        _store(builder, builder.xor(lower, t), a, bottom)
-        _store(builder, builder.xor(upper, builder.shl(t, by)), a, top)
+        store(builder, builder.xor(lower, t), a, bottom)
+        store(builder, builder.xor(upper, builder.shl(t, by)), a, top)
 
-    return _vector_step(body)(typingctx, a, top, bottom, shift, mask)
+    return vector_step(body)(typingctx, a, top, bottom, shift, mask)
 
 
 @intrinsic
-def _mix(typingctx, a, to, b, frm, mask):  # type: ignore[no-untyped-def]
+def mix(typingctx, a, to, b, frm, mask):  # type: ignore[no-untyped-def]
     """a[to:to + 8] ^= b[frm:frm + 8] & mask"""
 
     def body(builder: Any, a: Any, to: Any, b: Any, frm: Any, mask: Any) -> None:
-        term = builder.and_(_load(builder, b, frm), _splat(builder, mask))
-        _store(builder, builder.xor(_load(builder, a, to), term), a, to)
+        term = builder.and_(load(builder, b, frm), _splat(builder, mask))
+        store(builder, builder.xor(load(builder, a, to), term), a, to)
 
-    return _vector_step(body)(typingctx, a, to, b, frm, mask)
+    return vector_step(body)(typingctx, a, to, b, frm, mask)
 
 
 @intrinsic
@@ -191,13 +141,13 @@ def _hash(typingctx, key, which, x, lo, hi, tweak, out, to):  # type: ignore[no-
 
     def body(builder: Any, *args: Any) -> None:
         key, which, x, lo, hi, tweak, out, to = args
-        low = builder.xor(_load(builder, x, lo), _splat(builder, tweak))
+        low = builder.xor(load(builder, x, lo), _splat(builder, tweak))
         keys = _round_keys(builder, key, which)
-        ((a, b),) = _hashed(builder, [(low, _load(builder, x, hi))], keys)
-        _store(builder, a, out, to)
-        _store(builder, b, out, _plus(builder, to, 8))
+        ((a, b),) = _hashed(builder, [(low, load(builder, x, hi))], keys)
+        store(builder, a, out, to)
+        store(builder, b, out, plus(builder, to, 8))
 
-    return _vector_step(body)(typingctx, key, which, x, lo, hi, tweak, out, to)
+    return vector_step(body)(typingctx, key, which, x, lo, hi, tweak, out, to)
 
 
 @intrinsic
@@ -206,14 +156,14 @@ def _hash_two(typingctx, key, which, x, lo, hi, tweak, delta, out, to):  # type:
 
     def body(builder: Any, *args: Any) -> None:
         key, which, x, lo, hi, tweak, delta, out, to = args
-        low, high = builder.xor(_load(builder, x, lo), _splat(builder, tweak)), _load(builder, x, hi)
+        low, high = builder.xor(load(builder, x, lo), _splat(builder, tweak)), load(builder, x, hi)
         d = [_splat(builder, builder.load(builder.gep(delta, [ir.Constant(_I64, i)]))) for i in range(2)]
         keys = _round_keys(builder, key, which)
         pairs = _hashed(builder, [(low, high), (builder.xor(low, d[0]), builder.xor(high, d[1]))], keys)
         for i, value in enumerate(word for pair in pairs for word in pair):
-            _store(builder, value, out, _plus(builder, to, 8 * i))
+            store(builder, value, out, plus(builder, to, 8 * i))
 
-    return _vector_step(body)(typingctx, key, which, x, lo, hi, tweak, delta, out, to)
+    return vector_step(body)(typingctx, key, which, x, lo, hi, tweak, delta, out, to)
 
 
 GUARD_BITS = 8
@@ -231,17 +181,17 @@ def _emit(typingctx, h, zero, pad, a, at, drop, keep, share, to, shift, message,
     def body(builder: Any, *args: Any) -> None:
         h, zero, pad, a, at, drop, keep, share, to, shift, message, out = args
         width = _splat(builder, pad)
-        h0, h1 = (builder.and_(_load(builder, h, _plus(builder, zero, i)), width) for i in (0, 16))
-        value = builder.and_(builder.lshr(_load(builder, a, at), _splat(builder, drop)), _splat(builder, keep))
-        mine = builder.sub(_load(builder, share, to), builder.shl(h0, _splat(builder, shift)))
-        _store(builder, mine, share, to)
-        carried = builder.add(value, _load(builder, h, ir.Constant(_I64, CARRY)))
+        h0, h1 = (builder.and_(load(builder, h, plus(builder, zero, i)), width) for i in (0, 16))
+        value = builder.and_(builder.lshr(load(builder, a, at), _splat(builder, drop)), _splat(builder, keep))
+        mine = builder.sub(load(builder, share, to), builder.shl(h0, _splat(builder, shift)))
+        store(builder, mine, share, to)
+        carried = builder.add(value, load(builder, h, ir.Constant(_I64, CARRY)))
         total = builder.add(builder.sub(h0, h1), carried)
-        _store(builder, total, h, ir.Constant(_I64, CARRY + 8))
+        store(builder, total, h, ir.Constant(_I64, CARRY + 8))
         sent = builder.bitcast(total, _BYTES)
-        _store(builder, _pick(builder, sent, sent, _PLANES), message, out)
+        store(builder, _pick(builder, sent, sent, _PLANES), message, out)
 
-    return _vector_step(body)(typingctx, h, zero, pad, a, at, drop, keep, share, to, shift, message, out)
+    return vector_step(body)(typingctx, h, zero, pad, a, at, drop, keep, share, to, shift, message, out)
 
 
 @intrinsic
@@ -250,18 +200,16 @@ def _absorb(typingctx, h, at, pad, choice, word, bit, share, to, shift, message,
 
     def body(builder: Any, *args: Any) -> None:
         h, at, pad, choice, word, bit, share, to, shift, message, frm = args
-        planes = _load(builder, message, frm, _BYTES)
-        sent = builder.bitcast(_pick(builder, planes, planes, _PLANES), _V8)
-        chosen = builder.and_(
-            builder.lshr(_load(builder, choice, word), _splat(builder, bit)), ir.Constant(_V8, [1] * 8)
-        )
-        mask = builder.sub(ir.Constant(_V8, [0] * 8), chosen)
+        planes = load(builder, message, frm, _BYTES)
+        sent = builder.bitcast(_pick(builder, planes, planes, _PLANES), V8)
+        chosen = builder.and_(builder.lshr(load(builder, choice, word), _splat(builder, bit)), ir.Constant(V8, [1] * 8))
+        mask = builder.sub(ir.Constant(V8, [0] * 8), chosen)
         width = _splat(builder, pad)
-        got = builder.add(builder.and_(_load(builder, h, at), width), builder.and_(builder.and_(sent, width), mask))
-        total = builder.add(_load(builder, share, to), builder.shl(got, _splat(builder, shift)))
-        _store(builder, total, share, to)
+        got = builder.add(builder.and_(load(builder, h, at), width), builder.and_(builder.and_(sent, width), mask))
+        total = builder.add(load(builder, share, to), builder.shl(got, _splat(builder, shift)))
+        store(builder, total, share, to)
 
-    return _vector_step(body)(typingctx, h, at, pad, choice, word, bit, share, to, shift, message, frm)
+    return vector_step(body)(typingctx, h, at, pad, choice, word, bit, share, to, shift, message, frm)
 
 
 @compiled
@@ -271,7 +219,7 @@ def _square(a: Words, base: int) -> None:  # pragma: no cover
     while half:
         for first in range(0, 64, 2 * half):
             for row in range(first, first + half):
-                _swap(a, base + 8 * row, base + 8 * (row + half), half, mask)
+                swap(a, base + 8 * row, base + 8 * (row + half), half, mask)
         half >>= 1
         mask ^= mask << half
 
@@ -290,13 +238,13 @@ def extend(
             for t in range(count):
                 tile = first + t
                 row, at = FIELD_BITS * tree * stride + 8 * t, 8 * (TREES * tile + tree)
-                _fold(keys, tree * LEAVES * KEY_WORDS, counter + 4 * tile, rows, row, stride, u, 0)
+                fold(keys, tree * LEAVES * KEY_WORDS, counter + 4 * tile, rows, row, stride, u, 0)
                 if receiving:
                     for w in range(8):
                         d[at + w] = u[w] ^ choice[8 * tile + w]
                 else:
                     for bit in range(FIELD_BITS):
-                        _mix(rows, row + bit * stride, d, at, -(delta[tree] >> bit & 1))
+                        mix(rows, row + bit * stride, d, at, -(delta[tree] >> bit & 1))
         for t in range(count):
             base = 1024 * (first + t)
             for r in range(128):

@@ -1,0 +1,1 @@
+"""Matching through a third silo that sees keyed tokens only."""
