@@ -139,33 +139,35 @@ def share_from(owner: int, values: npt.ArrayLike | None, shape: Sequence[int], f
 
 
 def reveal(t: SharedTensor | MPCTensor, name: str = "tensor", limit: float | None = None) -> npt.NDArray[np.float64]:
-    """Open a tensor to all parties.
+    """Open a tensor to all parties, once the randomness behind it has been found right.
 
     name: what to call it in an error.  limit: the largest size a value may have, in real units; by default all that the
     tensor's scale has room for, below 2^(62 - frac_bits).
 
     Reveals: to every party, the values.
-    Cost: 1 round; 8 bytes per element to every other party.
+    Cost: 1 round; 8 bytes per element to every other party; and what `Source.settle` has left to do.
     Security: semi-honest parties.
     Source: additive secret sharing.
-    Raises: OutOfRange, at every party, if a value is beyond the limit.
+    Raises: OutOfRange, at every party, if a value is beyond the limit; as `Source.settle`.
     """
+    seams.current().session.correlations.settle()
     return _decoded(t, t.reveal(), name, limit)
 
 
 def reveal_to(
     t: SharedTensor | MPCTensor, party: int, name: str = "tensor", limit: float | None = None
 ) -> npt.NDArray[np.float64] | None:
-    """Open a tensor to one party; the others get None.
+    """Open a tensor to one party, once the randomness behind it has been found right; the others get None.
 
     name, limit: as for `reveal`.
 
     Reveals: to that party, the values.
-    Cost: 1 round; 8 bytes per element from every other party to it.
+    Cost: 1 round; 8 bytes per element from every other party to it; and what `Source.settle` has left to do.
     Security: semi-honest parties.
     Source: additive secret sharing.
-    Raises: OutOfRange, at that party, if a value is beyond the limit.
+    Raises: OutOfRange, at that party, if a value is beyond the limit; as `Source.settle`.
     """
+    seams.current().session.correlations.settle()
     opened = t.reveal(dst=party)
     return None if opened is None else _decoded(t, opened, name, limit)
 

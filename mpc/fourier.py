@@ -208,6 +208,34 @@ def series(session: Session, ticket: Ticket, share: Words, frac_bits: int, fit: 
     return series_many(session, [ticket], [share], frac_bits, fit)[0]
 
 
+def series_together(session: Session, ticket: Ticket, share: Words, frac_bits: int, fits: Sequence[Fit]) -> list[Words]:
+    """Shares of several functions of one flat vector x, from one opened angle.
+
+    ticket: for `plan_series(n, fits[0])`.  fits: all of one period, with the same harmonics and basis_bits, without slope.
+    The words of each have the fractional bits of its fit; share, frac_bits: as `series_many`.
+
+    Reveals: nothing; the opened angle is uniform.
+    Cost: 1 round; 4 n bytes to every other party; the dealer sends 16 K n bytes in all for K harmonics.
+    Security: semi-honest parties; the dealer does not collude.
+    Source: as `odd_series`.
+    Raises: LocalProtocolError if the ticket is not for this or the fits do not go together.
+    """
+    alike = {(fit.period, fit.step, len(fit.cosines), fit.basis_bits, fit.slope) for fit in fits}
+    if len(alike) != 1 or fits[0].slope or ticket.request != plan_series(share.size, fits[0]):
+        raise LocalProtocolError(f"correlation {ticket.index} is not for these series of {share.size} words")
+    (r,) = session.correlations.begin(ticket)
+    r += ((share * np.uint64(fits[0].turns(frac_bits))) >> np.uint64(32)).astype(np.uint32)
+    m = session.open_words("fourier/turn", r)
+    (basis,) = session.correlations.finish(ticket)
+    out = []
+    for fit in fits:
+        total = kernels.combine(m, fit.step, fit.scaled(), _COARSE, basis.view(np.int64)).view(np.uint64)
+        if session.me == 0:
+            total += np.uint64(fit.constant_word % (1 << 64))
+        out.append(total)
+    return out
+
+
 def fit_sigmoid(period: float, n_harmonics: int) -> tuple[list[int], npt.NDArray[np.float64], float]:
     """Odd harmonics and coefficients of sigmoid(z) - 1/2 on |z| <= period/4.
 

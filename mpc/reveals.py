@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-To = Literal["owners", "active", "passive", "dealer", "coordinator"]
+To = Literal["owners", "first", "others", "active", "passive", "recipients", "dealer", "helper", "coordinator"]
 Precision = Literal["exact", "aggregate", "size", "timing"]
 
 
@@ -13,9 +13,10 @@ Precision = Literal["exact", "aggregate", "size", "timing"]
 class Reveal:
     """One thing that one kind of participant learns.
 
-    to: every data owner, only the owner of the label (active), only owners without it (passive), the dealer, or the
-    coordinator.  what: a sentence fragment that completes "learns ...".  precision: how much of it.  name: a stable
-    identifier for machines.
+    to: every data owner, only the first one in the job, only the others, only the owner of the label (active), only owners
+    without it (passive), only those that a result is for (recipients), the dealer, the helper of a matching, or the
+    coordinator.  what: a sentence fragment that completes "learns ...".  precision: how much of it.
+    name: a stable identifier for machines.
     """
 
     name: str
