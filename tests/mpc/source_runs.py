@@ -25,8 +25,9 @@ from tests.mpc.playing import NAMES
 from tests.mpc.transcripts import ENDS, N, secret, shared
 from tests.mpc.transfers import between
 from tests.vertical.helpers import run_owners
-from vertical.evaluate import auc
-from vertical.logistic import Settings, train
+from vertical.evaluate import quick_auc
+from vertical.glm import Settings, train
+from vertical.scores import Scores
 
 
 def checked_run(body: Callable[[Session], Any]) -> Run:
@@ -149,7 +150,7 @@ def of_training(which: int) -> Run:
     n = 2600
     parts = [secret(which, (n, d), -1000, 1000, d) / 1000 for d in (3, 2)]
     y = (np.arange(n) % 2, np.arange(n) < n // 3, parts[0][:, 0] > -0.4)[which].astype(float)
-    settings = Settings(passes=3)
+    settings = Settings(ridge=1.0, passes=3, hessians=1)
     return run_owners([lambda s, i=i: train(s, parts[i], y if i == 0 else None, settings) for i in range(2)])
 
 
@@ -157,4 +158,8 @@ def of_evaluation(which: int) -> Run:
     n = 5200
     parts = [secret(which, (n,), -8000, 8000, i) / 1000 for i in range(2)]
     y = (np.arange(n) % 2, np.arange(n) < 99, parts[0] > -4)[which].astype(float)
-    return run_owners([lambda s, i=i: auc(s, parts[i], y if i == 0 else None, 0, 64) for i in range(2)])
+
+    def owner(i: int) -> Callable[[Session], float]:
+        return lambda s: quick_auc(s, Scores.of_part(parts[i], 16.0, 2), y if i == 0 else None, 0)
+
+    return run_owners([owner(i) for i in range(2)])

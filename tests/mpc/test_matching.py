@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from mpc import rng
 from mpc.errors import LocalProtocolError, PeerLost, ProtocolError, Refused, RemoteProtocolError
-from mpc.matching import hashes, kernels_numpy, okvs, protocol, reveals, vole
-from mpc.matching.protocol import intersect
-from mpc.psi import MAX_ITEMS, Alignment
+from mpc.matching import hashes, kernels_numpy, okvs, oprf, protocol, reveals, vole
+from mpc.matching.protocol import MAX_ITEMS, intersect
+from mpc.psi import Alignment
 from mpc.wire import Kind
 from tests.harness import Run, run_parties, try_parties
 
 SESSION = bytes(range(16))
 SETUP = ["hello", "hello", "public", "points", "trees", "attempt"]
-TAGS = ["hello", "public", "points", "trees", "attempt", "masked", "counts", "tags", "vote", "rows"]
+TAGS = ["hello", "public", "points", "trees", "attempt", "masked", "upper", "tags", "vote", "rows"]
 
 
 class QuickTransfers:
@@ -31,7 +31,7 @@ class QuickTransfers:
         self._session = session
 
     def key(self, i, bit, public, points, secret) -> bytes:
-        return hashlib.sha256(self._session + bytes([i, bit]) + points).digest()[:16]
+        return hashlib.sha256(self._session + i.to_bytes(2, "big") + bytes([bit]) + points).digest()[:16]
 
     def choose(self, i, bit, noise):
         return self, bytes(64)
@@ -46,7 +46,7 @@ class QuickTransfers:
 @pytest.fixture(autouse=True, scope="module")
 def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vole, "_Base", QuickTransfers)
+        patch.setattr(vole, "BaseTransfers", QuickTransfers)
         yield
 
 
@@ -165,13 +165,13 @@ def test_progress_ends_with_all_identifiers_and_columns() -> None:
 def test_cost_is_the_one_stated(n: int, m: int) -> None:
     run = run_parties(_pair(_people(*range(n)), _people(*range(m))))
     c = -(-(-(-11 * (n + 1) // 10) + 224) // 128) * 128
-    b = max(0, int(np.ceil(np.log2(m + 1))) - 2)
-    assert run.bytes_sent("lender") == 6883 + 26.5 * c + -(-(m + 1) // 8)
-    assert run.bytes_sent("platform") == 13618 + 2**b + 8 * m
+    b = int(np.ceil(np.log2(m + 1)))
+    assert run.bytes_sent("lender") == 6938 + 17 + 26.5 * c + -(-(m + 1) // 8)
+    assert run.bytes_sent("platform") == 13682 + 8 * (m + 1) + -(-(m + 2**b) // 8)
     sent = [x.tag.removeprefix("matching/") for x in run.transcript]
-    assert sent == [*SETUP, *["masked"] * -(-c // 16384), "counts", "tags", "vote", "vote", "rows"]
+    assert sent == [*SETUP, *["masked"] * -(-c // 16384), "upper", "tags", "vote", "vote", "rows"]
     rounds = 1 + sum(x.sender != y.sender for x, y in zip(run.transcript[2:], run.transcript[3:], strict=False))
-    assert rounds == 7  # hello and public, points, trees to masked, counts and tags, two votes, rows
+    assert rounds == 7  # hello and public, points, trees to masked, upper and tags, two votes, rows
 
 
 def test_shape_depends_on_sizes_only() -> None:
@@ -182,7 +182,7 @@ def test_shape_depends_on_sizes_only() -> None:
 def test_no_identifier_and_no_hash_of_one_is_sent_and_nothing_is_sent_twice() -> None:
     runs = [run_parties(_pair(A, B)).transcript for _ in range(2)]
     sent = b"".join(m.body for t in runs for m in t)
-    for raw in [*A, *(bytes(word) for word in hashes.identify(A, SESSION, 0).words.view(np.uint8).reshape(-1, 8))]:
+    for raw in [*A, *(bytes(word) for word in hashes.identify(A, SESSION).words.view(np.uint8).reshape(-1, 8))]:
         assert raw not in sent
     one, two = ({m.body for m in t if m.tag in ("matching/masked", "matching/tags", "matching/trees")} for t in runs)
     assert not one & two
@@ -202,10 +202,12 @@ def test_masked_columns_are_uniform_whatever_the_set_is() -> None:
 def test_tags_are_spread_and_their_order_says_nothing_about_rows() -> None:
     people = _people(*range(4000))
     run = run_parties(_pair([], people))
-    counts = next(np.frombuffer(m.body, dtype=np.uint8) for m in run.transcript if m.tag == "matching/counts")
-    assert counts.sum() == 4001
-    assert len(counts) == 1024
-    assert counts.max() < 24  # Poisson of mean 3.9: below 2^-27 for all of them together
+    upper = next(np.frombuffer(m.body, dtype=np.uint8) for m in run.transcript if m.tag == "matching/upper")
+    places = np.flatnonzero(np.unpackbits(upper, bitorder="little"))
+    assert len(places) == 4001
+    counts = np.bincount(places - np.arange(4001), minlength=4096)
+    assert len(counts) == 4096
+    assert counts.max() < 15  # Poisson of mean 1: below 2^-27 for all of them together
 
 
 # --- the minimum
@@ -244,7 +246,7 @@ def test_no_match_at_all(minimum: int) -> None:
 # --- retries
 
 
-def test_another_attempt_hashes_everything_anew(monkeypatch) -> None:
+def test_another_attempt_has_other_rows(monkeypatch) -> None:
     real, seen = okvs.solve, []
 
     def fails_twice(*rows):
@@ -281,7 +283,10 @@ def _byte(at: int, value: int):
         ("hello", "lender", _byte(8, 2), "hello", "expected leader=1, got 2"),
         ("hello", "platform", _byte(4, 1), "hello", f"expected at most {MAX_ITEMS} identifiers, got"),
         ("attempt", "lender", _byte(0, 3), "attempt", "expected fewer than 3 attempts, got 3"),
-        ("counts", "platform", _byte(0, 200), "counts", "the tags are not as many as the identifiers"),
+        ("hello", "platform", _byte(41, 2), "hello", "expected at most 1 finished buckets, got 2"),
+        ("hello", "lender", _byte(50, 1), "hello", "another session, security or size of buckets than ours"),
+        ("upper", "platform", _byte(0, 0xFF), "upper", "the tags are not as many as the identifiers"),
+        ("upper", "platform", _byte(0, 0), "upper", "the tags are not as many as the identifiers"),
         ("tags", "platform", lambda m: replace(m, body=bytes(56)), "tags", "tags out of order, or one twice"),
         ("vote", "lender", _byte(0, 2), "vote", "neither yes nor no"),
         ("vote", "platform", _byte(0, 2), "vote", "neither yes nor no"),
@@ -315,7 +320,7 @@ def test_wrong_contents_are_the_senders_fault(tag, sender, change, step, why) ->
 
 SENT_BY = {
     "lender": ["hello", "public", "trees", "attempt", "masked", "vote", "rows"],
-    "platform": ["hello", "points", "counts", "tags", "vote"],
+    "platform": ["hello", "points", "upper", "tags", "vote"],
 }
 SPOILT = {
     "shorter": lambda m: replace(m, body=m.body[:-1]),
@@ -361,7 +366,8 @@ def test_another_attempt_than_was_made_is_no_result() -> None:
 
 def test_different_sessions_are_noticed() -> None:
     run = try_parties(_pair(A, A, sessions=(SESSION, bytes(16))))
-    assert _blame(run, "lender")[1] == "matching/tags"
+    assert _blame(run, "lender")[1:] == _blame(run, "platform")[1:]
+    assert _blame(run, "lender")[1:] == ("matching/hello", "another session, security or size of buckets than ours")
     assert not run.results
 
 
@@ -401,7 +407,7 @@ def test_two_sides_with_the_same_role(firsts) -> None:
         (A, b"", 0, "a session id has 1 to 255 bytes, got 0"),
         (A, bytes(256), 0, "a session id has 1 to 255 bytes, got 256"),
         (A, SESSION, -1, "the minimum number of matches is not negative, got -1"),
-        ([b"x"] * (MAX_ITEMS + 1), SESSION, 0, "at most 4194304 identifiers"),
+        (range(MAX_ITEMS + 1), SESSION, 0, "at most 16777216 identifiers"),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
@@ -426,7 +432,7 @@ def test_no_block_of_a_stream_is_used_twice(monkeypatch) -> None:
             return real(keys, counter, columns, other)
 
         monkeypatch.setattr(vole.kernels, name, recorded)
-    monkeypatch.setattr(protocol, "CHUNK_TILES", 3)
+    monkeypatch.setattr(oprf, "CHUNK_TILES", 3)
     for _ in range(2):
         run_parties(_pair(_people(*range(1500)), B))
     assert len(spent) == 4  # two sides, two runs
@@ -441,7 +447,8 @@ def test_without_compiled_kernels_the_same_is_sent(monkeypatch) -> None:
 
     def transcript():
         keys = iter(bytes([i]) * 32 for i in range(100))
-        monkeypatch.setattr(protocol, "fresh_prg", lambda: rng.Prg(next(keys)))
+        for module in (oprf, protocol):
+            monkeypatch.setattr(module, "fresh_prg", lambda: rng.Prg(next(keys)))
         run = run_parties(_pair(a, b))
         return run.transcript, run["lender"].rows.tolist(), run["platform"].rows.tolist()
 
@@ -453,6 +460,6 @@ def test_without_compiled_kernels_the_same_is_sent(monkeypatch) -> None:
 
 
 def test_what_is_revealed_is_declared() -> None:
-    names = {"sizes", "matches", "early-rows", "rows", "traffic"}
+    names = {"sizes", "matches", "early-rows", "rows", "progress", "traffic"}
     assert {r.name for r in reveals.REVEALS} == {f"matching.{name}" for name in names}
-    assert {r.to for r in reveals.REVEALS} == {"owners", "coordinator"}
+    assert {r.to for r in reveals.REVEALS} == {"owners", "first", "coordinator"}

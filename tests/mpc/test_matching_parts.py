@@ -160,9 +160,9 @@ def test_rows_are_the_same_hash_as_items() -> None:
     assert np.array_equal(kernels.hash_rows(key, words[:, :4].copy(), words[:, 4:].copy(), 2), expected)
 
 
-def test_identifiers_are_bound_to_the_session_and_the_attempt() -> None:
+def test_identifiers_are_bound_to_the_session() -> None:
     items = [b"a", b"b" * 2000]
-    seen = [hashes.identify(items, session, attempt).words for session, attempt in ((b"s", 0), (b"t", 0), (b"s", 1))]
+    seen = [hashes.identify(items, session).words for session in (b"s", b"t", b"u")]
     assert len({word for words in seen for word in words.reshape(-1).tolist()}) == 18
     assert len({hashes.bound_key("x", *parts) for parts in ((b"ab",), (b"a", b"b"), (b"", b"ab"))}) == 3
 
@@ -204,18 +204,16 @@ def _rows(seed: int, n: int, n_columns: int, width: int = WIDTH) -> tuple[np.nda
     return start, band, values
 
 
-def _decoded(solved: np.ndarray, start: np.ndarray, band: np.ndarray) -> np.ndarray:
-    columns = np.zeros((len(solved), code.WORDS), dtype=np.uint64)
-    columns[:, 2] = solved
-    return okvs.decode(columns, start, band)[:, 2]
-
-
+@pytest.mark.parametrize("k", [1, 3, 4, 6])
 @pytest.mark.parametrize("n", [0, 1, 2, 300, 5000])
-def test_every_key_has_its_value(n: int) -> None:
-    start, band, values = _rows(10, n, okvs.columns(n))
-    solved = okvs.solve(start, band, values, okvs.columns(n))
+def test_every_key_has_its_values_and_free_columns_stay(n: int, k: int) -> None:
+    m = okvs.columns(n)
+    start, band, _ = _rows(10, n, m)
+    values, free = _words(11, n, k), _words(12, m, k)
+    solved = okvs.solve(start, band, values, free.copy())
     assert solved is not None
-    assert np.array_equal(_decoded(solved, start, band), values)
+    assert np.array_equal(okvs.decode(solved, start, band), values)
+    assert np.count_nonzero(np.all(solved == free, axis=1)) == m - n
 
 
 def test_number_of_columns() -> None:
@@ -228,14 +226,18 @@ def test_number_of_columns() -> None:
 def test_dependent_rows_are_noticed(form) -> None:
     start, band, values = _rows(20, 50, okvs.columns(50))
     band[31], start[31] = band[30], start[30]
-    found, solved = form.solve(start, band, values, okvs.columns(50))
-    assert not found
+    solved = np.zeros((okvs.columns(50), 1), dtype=np.uint64)
+    assert not form.solve(start, band, values[:, None], solved)
     assert not solved.any()
 
 
 def _failures(n: int, width: int, trials: int) -> int:
     m = -(-int(1.1 * n + width) // 4) * 4
-    return sum(okvs.solve(*_rows(1000 * width + 7 * t, n, m, width), m) is None for t in range(trials))
+    failed, free = 0, np.empty((m, 1), dtype=np.uint64)
+    for t in range(trials):
+        start, band, values = _rows(1000 * width + 7 * t, n, m, width)
+        failed += okvs.solve(start, band, values[:, None], free) is None
+    return failed
 
 
 def test_failures_are_as_rare_as_the_rule_says() -> None:
@@ -353,9 +355,10 @@ def test_both_forms_of_the_kernels_agree() -> None:
     n = 700
     m = okvs.columns(n)
     rows = _rows(64, n, m)
-    solved = compiled.solve(*rows, m)[1]
-    assert np.array_equal(solved, plain.solve(*rows, m)[1])
-    columns = _words(67, m, 4)
+    values, found = _words(65, n, 2), [_words(66, m, 2), _words(66, m, 2)]
+    assert all(form.solve(*rows[:2], values, here) for form, here in zip((compiled, plain), found))
+    assert np.array_equal(*found)
+    solved, columns = found[0][:, 0].copy(), _words(67, m, 4)
     assert np.array_equal(compiled.decode(columns, *rows[:2]), plain.decode(columns, *rows[:2]))
     keys, delta, punctured = _leaves(68)
     both = [form.mask(form.prepared(keys), 8, solved, code.tables()) for form in (compiled, plain)]

@@ -16,7 +16,7 @@ from mpc.errors import RemoteProtocolError
 from mpc.ot import extension as ot
 from mpc.ot import kernels_numpy as ot_numpy
 from mpc.ot.aes import schedules
-from mpc.ot.extension import _Base, decode_point, encode_point, grow_tree, puncture_tree, set_up
+from mpc.ot.extension import BaseTransfers, decode_point, encode_point, grow_tree, puncture_tree, set_up
 from mpc.ot.products import CHUNK_WORDS, HALVES, WHOLE, Transfers, warm_up, weights
 from tests.harness import run_parties
 from tests.mpc.test_compare import uniform_bytes
@@ -51,7 +51,7 @@ def test_points_have_one_encoding_each():
 
 @pytest.mark.parametrize("bit", [0, 1])
 def test_the_receiver_gets_the_key_of_its_bit_and_keys_are_bound_to_everything(bit):
-    base, scalar = _Base(b"s" * 32, 0), X25519PrivateKey.generate()
+    base, scalar = BaseTransfers(b"s" * 32, 0), X25519PrivateKey.generate()
     public = scalar.public_key().public_bytes_raw()
     secret, points = base.choose(7, bit, b"\x01" + RNG.bytes(64))
     mine = base.key(7, bit, public, points, secret.exchange(scalar.public_key()))
@@ -59,12 +59,12 @@ def test_the_receiver_gets_the_key_of_its_bit_and_keys_are_bound_to_everything(b
     assert mine == keys[bit]
     assert mine != keys[1 - bit]
     assert base.key(7, 1 - bit, public, points, secret.exchange(scalar.public_key())) != keys[1 - bit]
-    for other, i in ((base, 8), (_Base(b"t" * 32, 0), 7), (_Base(b"s" * 32, 1), 7)):
+    for other, i in ((base, 8), (BaseTransfers(b"t" * 32, 0), 7), (BaseTransfers(b"s" * 32, 1), 7)):
         assert not set(other.keys(i, scalar, public, points)) & set(keys)
 
 
 def test_the_points_do_not_tell_the_bit():
-    base = _Base(b"s" * 32, 0)
+    base = BaseTransfers(b"s" * 32, 0)
     signs = {}
     for bit in (0, 1):
         noise = [RNG.bytes(65) for _ in range(60)]
@@ -83,7 +83,7 @@ def test_the_points_do_not_tell_the_bit():
 
 
 def test_points_of_low_order_are_refused():
-    base, scalar = _Base(b"s" * 32, 0), X25519PrivateKey.generate()
+    base, scalar = BaseTransfers(b"s" * 32, 0), X25519PrivateKey.generate()
     good = encode_point(hash_to_curve(b"good", b"test"))
     x, y = base.offset(0, 0, good)
     minus_offset = encode_point((x, P - y))

@@ -336,3 +336,55 @@ def test_shuffle_looks_uniform() -> None:
 def test_what_is_revealed_is_declared() -> None:
     assert {r.name for r in psi.REVEALS} == {"psi.sizes", "psi.matches", "psi.rows", "psi.traffic"}
     assert {r.to for r in psi.REVEALS} == {"owners", "coordinator"}
+
+
+# --- the number alone
+
+
+def _counting(a, b, minimum=0):
+    minima = minimum if isinstance(minimum, tuple) else (minimum, minimum)
+    return {
+        "lender": lambda c: psi.count(a, "platform", SESSION, c, minima[0], True),
+        "platform": lambda c: psi.count(b, "lender", SESSION, c, minima[1], False),
+    }
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.lists(st.binary(max_size=3), unique=True, max_size=9), st.lists(st.binary(max_size=3), unique=True, max_size=9)
+)
+def test_the_count_equals_that_of_plain_sets(a: list[bytes], b: list[bytes]) -> None:
+    run = run_parties(_counting(a, b))
+    assert (run["lender"], run["platform"]) == (len(set(a) & set(b)),) * 2
+
+
+@pytest.mark.parametrize(("a", "b"), [([], []), ([], B), (A, []), (A, A), (A[:1], A[:1]), (A[:1], B[:1])])
+def test_the_count_of_small_sets(a, b) -> None:
+    assert run_parties(_counting(a, b))["platform"] == len(set(a) & set(b))
+
+
+def test_the_count_stops_where_rows_would_be_told_and_costs_what_it_says() -> None:
+    counted, listed = run_parties(_counting(A, B)), run_parties(_pair(A, B))
+    assert counted.shape() == [step for step in listed.shape() if step[2] != "psi/order"]
+    assert counted.bytes_sent("lender") == 33 + 32 * len(A) + 16 * len(B)
+    assert counted.bytes_sent("platform") == 33 + 32 * len(B) + 16 * len(A)
+
+
+@pytest.mark.parametrize("minimum", [(4, 0), (0, 4), (4, 4)])
+def test_a_count_below_a_minimum_is_refused_at_both(minimum) -> None:
+    run = try_parties(_counting(A, B, minimum))
+    assert {type(error) for error in run.errors.values()} == {Refused}
+    assert not run.results
+
+
+def test_a_vote_on_other_matches_is_noticed_when_counting() -> None:
+    def change(m):
+        return replace(m, body=m.body[:1] + bytes(16)) if (m.tag, m.sender) == ("psi/vote", "lender") else m
+
+    error = try_parties(_counting(A, B), tamper=change).errors["platform"]
+    assert isinstance(error, RemoteProtocolError)
+    assert (error.party, error.tag) == ("lender", "psi/vote")
+
+
+def test_what_a_count_reveals_is_declared() -> None:
+    assert {r.name for r in psi.COUNT_REVEALS} == {"psi.sizes", "psi.count", "psi.traffic"}

@@ -644,16 +644,9 @@ def test_protocols_run_on_checked_randomness(n_parties):
 
 def test_training_on_checked_randomness_is_right_and_a_wrong_dealer_ends_it(monkeypatch):
     from mpc.engine import bind
-    from vertical import logistic
+    from vertical import glm
 
-    release = logistic._release
-
-    def checked_release(session, *rest):
-        session.correlations.settle()
-        return release(session, *rest)
-
-    monkeypatch.setattr(logistic, "_release", checked_release)
-    options = logistic.Settings(passes=12, harmonics=4)
+    options = glm.Settings(ridge=1.0, passes=12, harmonics=4, inference=False)
     rng = np.random.default_rng(8)
     X = rng.normal(size=(40, 3))
     y = (X.sum(axis=1) + rng.normal(size=40) > 0).astype(float)
@@ -661,7 +654,7 @@ def test_training_on_checked_randomness_is_right_and_a_wrong_dealer_ends_it(monk
     def body(session):
         mine = X[:, :2] if session.me == 0 else X[:, 2:]
         with bind(session):
-            return logistic.train(session, mine, y if session.me == 0 else None, options).weights
+            return glm.train(session, mine, y if session.me == 0 else None, options).weights
 
     weights = np.concatenate(results(play(2, body)))
     assert (weights > 0.3).all()
