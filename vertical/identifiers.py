@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 
 from mpc.errors import LocalProtocolError
@@ -58,10 +56,16 @@ class Rule:
 
         Raises: ValueError for another number of values than roles, or a region that is missing or means nothing.
         """
-        self._check(len(values), region)
-        return _item(self.prefix, self._reader(region), values)
+        self.check(len(values), region)
+        texts = [text_of(value) for value in values]
+        reason = next((text for text in texts if isinstance(text, Reason)), None)
+        if reason is not None:
+            return reason
+        normal = self.normalise(*texts, region=region) if self.regional else self.normalise(*texts)
+        return normal if isinstance(normal, Reason) else self.prefix + normal.encode()
 
-    def _check(self, n_columns: int, region: str | None) -> None:
+    def check(self, n_columns: int, region: str | None) -> None:
+        """Refuse, with a ValueError, another number of columns than roles, and a region that is of no use."""
         if n_columns != len(self.roles):
             expected = f"{len(self.roles)} column{'s' if len(self.roles) > 1 else ''} ({', '.join(self.roles)})"
             raise ValueError(f"rule {self.name} takes {expected}, got {n_columns}")
@@ -69,78 +73,6 @@ class Rule:
             raise ValueError(f"rule {self.name} takes no region")
         if self.regional and region not in REGIONS:
             raise ValueError(f"rule {self.name} needs a region that has a numbering plan")
-
-    def _reader(self, region: str | None) -> Callable[..., str | Reason]:
-        return partial(self.normalise, region=region) if self.regional else self.normalise
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Distinct identifiers ready for matching.
-
-    items: normalised and tagged, in the order of their rows.  rows: the row of each item in the columns, ascending.
-    reasons: rows without a valid identifier, per reason that occurred.  duplicates: rows left out because an earlier
-    row has their identifier.
-    """
-
-    items: list[bytes]
-    rows: list[int]
-    reasons: Mapping[Reason, int]
-    duplicates: int
-
-    @property
-    def rejected(self) -> int:
-        """Rows without a valid identifier, blank ones among them."""
-        return sum(self.reasons.values())
-
-    @property
-    def blank(self) -> int:
-        """Rows in which a column holds nothing."""
-        return self.reasons.get(Reason.BLANK, 0)
-
-    @property
-    def n_rows(self) -> int:
-        """All rows of the columns."""
-        return len(self.rows) + self.rejected + self.duplicates
-
-
-def prepare(columns: Sequence[Sequence[object]], rule: str, duplicates: str, region: str | None = None) -> Prepared:
-    """Normalise the columns of an identifier by a named rule and settle what happens to repeated identifiers.
-
-    columns: one per role of the rule, in its order, of equal length.  duplicates: "refuse" raises if any identifier
-    occurs twice; "first" keeps its first row.  region: as the rule asks.
-    Raises: ValueError for an unknown rule or way to treat duplicates and for what Rule.item refuses;
-        DuplicateIdentifiersError, which like every error here names numbers of rows and never a value.
-    """
-    if rule not in RULES:
-        raise ValueError(f"unknown identifier rule '{rule}': expected one of {', '.join(sorted(RULES))}")
-    if duplicates not in ("refuse", "first"):
-        raise ValueError(f"unknown treatment of duplicates '{duplicates}': expected refuse or first")
-    chosen, first_row = RULES[rule], dict[bytes, int]()
-    chosen._check(len(columns), region)
-    if len({len(column) for column in columns}) > 1:
-        raise ValueError("the columns of an identifier must be of equal length")
-    prefix, reader = chosen.prefix, chosen._reader(region)
-    reasons, repeated = Counter[Reason](), 0
-    for row, values in enumerate(zip(*columns, strict=True)):
-        item = _item(prefix, reader, values)
-        if isinstance(item, Reason):
-            reasons[item] += 1
-        else:
-            repeated += first_row.setdefault(item, row) != row
-    if repeated and duplicates == "refuse":
-        raise DuplicateIdentifiersError(repeated, rule)
-    return Prepared(list(first_row), list(first_row.values()), MappingProxyType(dict(reasons)), repeated)
-
-
-def _item(prefix: bytes, reader: Callable[..., str | Reason], values: Sequence[object]) -> bytes | Reason:
-    for value in values:
-        if not isinstance(value, str):
-            texts = [text_of(v) for v in values]
-            reason = next((text for text in texts if isinstance(text, Reason)), None)
-            return _item(prefix, reader, texts) if reason is None else reason
-    normal = reader(*values)
-    return normal if isinstance(normal, Reason) else prefix + normal.encode()
 
 
 def _text_v1(value: str) -> str | Reason:
@@ -164,6 +96,10 @@ def _hashed_sha256_v1(value: str) -> str | Reason:
     return text if _SHA256.fullmatch(text) else Reason.MALFORMED
 
 
+def _roles(*which: int) -> tuple[str, ...]:
+    return tuple(people.ROLES[i] for i in which)
+
+
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         rule.name: rule
@@ -172,6 +108,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             Rule("email-provider/v1", ("e-mail address",), email_provider_v1),
             Rule("phone/v1", ("telephone number",), phone_v1, regional=True),
             Rule("person/v1", people.ROLES, people.person_v1),
+            Rule("name-birth/v1", _roles(0, 1, 2), people.name_birth_v1),
+            Rule("name-postcode/v1", _roles(0, 1, 3), people.name_postcode_v1),
+            Rule("given-birth-postcode/v1", _roles(0, 2, 3), people.one_name_birth_postcode_v1),
+            Rule("family-birth-postcode/v1", _roles(1, 2, 3), people.one_name_birth_postcode_v1),
             Rule("hashed-sha256/v1", ("SHA-256 in hex",), _hashed_sha256_v1),
             Rule("text/v1", ("customer number",), _text_v1),
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 from vertical.values import Reason, nfkc
 
@@ -35,8 +36,27 @@ _POSTCODE = re.compile(r"[A-Z0-9]{2,12}")
 
 def person_v1(given: str, family: str, born: str, postcode: str) -> str | Reason:
     """The four parts in this order, each in its own normal form, with NUL between them."""
+    return _joined((given, name), (family, name), (born, date), (postcode, code))
+
+
+def name_birth_v1(given: str, family: str, born: str) -> str | Reason:
+    """As person_v1 without the postcode: for people who have moved."""
+    return _joined((given, name), (family, name), (born, date))
+
+
+def name_postcode_v1(given: str, family: str, postcode: str) -> str | Reason:
+    """As person_v1 without the date of birth: where one file has none, or a wrong one."""
+    return _joined((given, name), (family, name), (postcode, code))
+
+
+def one_name_birth_postcode_v1(one_name: str, born: str, postcode: str) -> str | Reason:
+    """As person_v1 with only one of the two names: where the other one is misspelt, missing or has changed."""
+    return _joined((one_name, name), (born, date), (postcode, code))
+
+
+def _joined(*values: tuple[str, Callable[[str], str | Reason]]) -> str | Reason:
     parts: list[str] = []
-    for text, rule in ((given, name), (family, name), (born, date), (postcode, code)):
+    for text, rule in values:
         part = rule(text)
         if isinstance(part, Reason):
             return part

@@ -1,4 +1,4 @@
-"""Rules and prepared columns: a closed registry, rows that are all accounted for, and errors that show no value."""
+"""Rules: a closed registry, items that no other rule gives, and a reason wherever there is none."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc.errors import ProtocolError
 from vertical.emails import PLUS_DOMAINS
-from vertical.identifiers import RULES, DuplicateIdentifiersError, prepare
+from vertical.identifiers import RULES
 from vertical.phones import REGIONS
 from vertical.values import Reason, text_of
 
-NAMES = ["email-provider/v1", "email/v1", "hashed-sha256/v1", "person/v1", "phone/v1", "text/v1"]
+NAMES = [
+    *("email-provider/v1", "email/v1", "family-birth-postcode/v1", "given-birth-postcode/v1", "hashed-sha256/v1"),
+    *("name-birth/v1", "name-postcode/v1", "person/v1", "phone/v1", "text/v1"),
+]
+SINGLE = [name for name in NAMES if len(RULES[name].roles) == 1]
 HASHED = hashlib.sha256(b"ada@example.com").hexdigest()
 
 
@@ -115,7 +118,7 @@ def test_no_value_breaks_a_rule_and_every_item_is_tagged(rule: str, data: Any) -
     assert isinstance(item, Reason) or item.startswith(rule.replace("/", "\0").encode() + b"\0")
 
 
-@pytest.mark.parametrize("rule", [name for name in NAMES if name != "person/v1"])
+@pytest.mark.parametrize("rule", SINGLE)
 @settings(max_examples=200)
 @given(
     value=st.one_of(
@@ -143,6 +146,16 @@ def test_the_items_of_every_rule_are_pinned() -> None:
             ["Ada", "Müller", "1990-02-01", "sw1a 1aa"],
             b"person\0v1\0ada\0muller\x001990-02-01\0SW1A1AA",
         ),
+        "name-birth/v1": (["Ada", "Müller", "19900201"], b"name-birth\0v1\0ada\0muller\x001990-02-01"),
+        "name-postcode/v1": (["Ada", "Müller", "sw1a 1aa"], b"name-postcode\0v1\0ada\0muller\0SW1A1AA"),
+        "given-birth-postcode/v1": (
+            ["Ada", "19900201", "sw1a 1aa"],
+            b"given-birth-postcode\0v1\0ada\x001990-02-01\0SW1A1AA",
+        ),
+        "family-birth-postcode/v1": (
+            ["Müller", "19900201", "sw1a 1aa"],
+            b"family-birth-postcode\0v1\0muller\x001990-02-01\0SW1A1AA",
+        ),
         "hashed-sha256/v1": ([HASHED.upper()], b"hashed-sha256\0v1\0" + HASHED.encode()),
         "text/v1": ([" C-0042"], b"text\0v1\0C-0042"),
     }
@@ -151,108 +164,59 @@ def test_the_items_of_every_rule_are_pinned() -> None:
         assert RULES[rule].item(values, region_of(rule)) == item
 
 
-def test_prepare_tags_items_and_keeps_their_rows() -> None:
-    column = [
-        "Ada@example.com",
-        None,
-        "bob@example.com",
-        3.5,
-        "nobody",
-        b"raw@example.com",
-        b"\xff@a.de",
-        " ",
-        "a" * 300,
-    ]
-    got = prepare([column], "email/v1", "refuse")
-    assert got.items == [
-        b"email\x00v1\x00ada@example.com",
-        b"email\x00v1\x00bob@example.com",
-        b"email\x00v1\x00raw@example.com",
-    ]
-    assert got.rows == [0, 2, 5]
-    assert got.reasons == {Reason.BLANK: 2, Reason.NOT_TEXT: 1, Reason.MALFORMED: 2, Reason.NOT_UTF8: 1}
-    assert (got.rejected, got.blank, got.duplicates, got.n_rows) == (6, 2, 0, 9)
-    empty = prepare([[]], "email/v1", "refuse")
-    assert (empty.items, empty.rows, empty.reasons, empty.n_rows, empty.blank) == ([], [], {}, 0, 0)
-
-
-def test_an_identifier_of_several_columns() -> None:
-    columns: list[list[object]] = [
-        ["Ada", "ADA", "Bob", None],
-        ["Lovelace", "Love-lace", "", "X"],
-        ["1815-12-10", "18151210", "1990-01-01", "1990-01-01"],
-        ["sw1a 1aa", "SW1A1AA", "1000", b"\xff"],
-    ]
-    got = prepare(columns, "person/v1", "first")
-    assert got.items == [b"person\0v1\0ada\0lovelace\x001815-12-10\0SW1A1AA"]
-    assert (got.rows, got.duplicates, got.reasons) == ([0], 1, {Reason.BLANK: 2})
-    with pytest.raises(DuplicateIdentifiersError, match="1 rows repeat"):
-        prepare(columns, "person/v1", "refuse")
+@pytest.mark.parametrize(
+    ("values", "rule", "item"),
+    [
+        (["Ada@example.com"], "email/v1", b"email\0v1\0ada@example.com"),
+        ([b"raw@example.com"], "email/v1", b"email\0v1\0raw@example.com"),
+        ([None], "email/v1", Reason.BLANK),
+        ([" "], "email/v1", Reason.BLANK),
+        ([3.5], "email/v1", Reason.NOT_TEXT),
+        (["nobody"], "email/v1", Reason.MALFORMED),
+        (["a" * 300], "email/v1", Reason.MALFORMED),
+        ([b"\xff@a.de"], "email/v1", Reason.NOT_UTF8),
+        (
+            ["ADA", "Love-lace", "18151210", b"SW1A1AA"],
+            "person/v1",
+            b"person\0v1\0ada\0lovelace\x001815-12-10\0SW1A1AA",
+        ),
+        (["Bob", "", "1990-01-01", "1000"], "person/v1", Reason.BLANK),
+        ([None, "X", "1990-01-01", b"\xff"], "person/v1", Reason.BLANK),
+        (["Bob", b"\xff", "1990-01-01", None], "person/v1", Reason.NOT_UTF8),
+    ],
+)
+def test_a_row_is_a_tagged_item_or_the_first_reason_why_not(
+    values: list[object], rule: str, item: bytes | Reason
+) -> None:
+    assert RULES[rule].item(values) == item
 
 
 def test_types_never_match_each_other() -> None:
-    rules = ("email/v1", "email-provider/v1", "text/v1")
-    items = [prepare([["a@example.com"]], rule, "refuse").items[0] for rule in rules]
-    assert len({item.rpartition(b"\0")[2] for item in items}) == 1
+    items = [RULES[rule].item(["a@example.com"]) for rule in ("email/v1", "email-provider/v1", "text/v1")]
+    assert len({bytes(item).rpartition(b"\0")[2] for item in items if isinstance(item, bytes)}) == 1
     assert len(set(items)) == 3
 
 
-def test_first_keeps_the_first_row_of_each() -> None:
-    column = ["b@example.com", "a@example.com", "B@example.com ", "x", "a@EXAMPLE.com", "b@example.com"]
-    got = prepare([column], "email/v1", "first")
-    assert (got.rows, got.rejected, got.duplicates) == ([0, 1], 1, 3)
-    assert [i.rpartition(b"\0")[2] for i in got.items] == [b"b@example.com", b"a@example.com"]
-
-
-def test_duplicates_are_refused_by_number_not_by_value() -> None:
-    column = ["marker-7f3a@example.com", "MARKER-7f3a@example.com", "marker-7f3a@example.com", "b@example.com"]
-    with pytest.raises(DuplicateIdentifiersError) as caught:
-        prepare([column], "email/v1", "refuse")
-    assert str(caught.value).startswith("2 rows repeat the identifier of an earlier row (rule email/v1)")
-    assert "marker" not in str(caught.value).lower()
-    assert (caught.value.n_rows, caught.value.rule) == (2, "email/v1")
-    assert isinstance(caught.value, ValueError)
-    assert isinstance(caught.value, ProtocolError)
-
-
 @pytest.mark.parametrize(
-    ("columns", "rule", "duplicates", "region", "sentence"),
+    ("columns", "rule", "region", "sentence"),
     [
-        ([[]], "email/v2", "refuse", None, f"unknown identifier rule 'email/v2': expected one of {', '.join(NAMES)}"),
-        ([[]], "email/v1", "last", None, "unknown treatment of duplicates 'last': expected refuse or first"),
-        ([], "email/v1", "first", None, "rule email/v1 takes 1 column (e-mail address), got 0"),
-        ([[], []], "text/v1", "first", None, "rule text/v1 takes 1 column (customer number), got 2"),
+        (0, "email/v1", None, "rule email/v1 takes 1 column (e-mail address), got 0"),
+        (2, "text/v1", None, "rule text/v1 takes 1 column (customer number), got 2"),
         (
-            [[]],
+            1,
             "person/v1",
-            "first",
             None,
             "rule person/v1 takes 4 columns (given name, family name, date of birth, postcode), got 1",
         ),
-        ([[]], "email/v1", "first", "CH", "rule email/v1 takes no region"),
-        ([[]], "phone/v1", "first", None, "rule phone/v1 needs a region that has a numbering plan"),
-        ([[]], "phone/v1", "first", "ZZ", "rule phone/v1 needs a region that has a numbering plan"),
-        ([["a"], [], [], []], "person/v1", "first", None, "the columns of an identifier must be of equal length"),
+        (1, "email/v1", "CH", "rule email/v1 takes no region"),
+        (1, "phone/v1", None, "rule phone/v1 needs a region that has a numbering plan"),
+        (1, "phone/v1", "ZZ", "rule phone/v1 needs a region that has a numbering plan"),
     ],
 )
-def test_what_prepare_refuses(
-    columns: list[list[object]], rule: str, duplicates: str, region: str | None, sentence: str
-) -> None:
+def test_what_a_rule_refuses(columns: int, rule: str, region: str | None, sentence: str) -> None:
     with pytest.raises(ValueError) as caught:
-        prepare(columns, rule, duplicates, region)
+        RULES[rule].item(["a"] * columns, region)
     assert str(caught.value) == sentence
-
-
-@settings(max_examples=100)
-@given(st.lists(st.sampled_from(["a@x.io", "A@x.io", "b@x.io", "", "c", None, "d@x.io", b"\xff", 3]), max_size=12))
-def test_every_row_is_accounted_for(column: list[object]) -> None:
-    got = prepare([column], "email/v1", "first")
-    assert got.n_rows == len(column)
-    assert all(count > 0 for count in got.reasons.values())
-    assert got.rows == sorted(got.rows)
-    assert len(set(got.items)) == len(got.items) == len(got.rows)
-    again = prepare([[column[r] for r in got.rows]], "email/v1", "refuse")
-    assert again.items == got.items
 
 
 def test_rules_cannot_be_changed() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertical.split import holdout
+from vertical.split import folds, holdout
 
 SALT = bytes(range(16))
 ITEMS = [b"email\0v1\0%d@example.com" % i for i in range(20_000)]
@@ -75,3 +75,49 @@ def test_salt_is_checked(salt: bytes) -> None:
 def test_percentage_is_checked(percent: int) -> None:
     with pytest.raises(ValueError, match="a percentage is from 0 to 100"):
         holdout(ITEMS[:1], SALT, percent)
+
+
+def test_owners_agree_on_folds_whatever_their_order() -> None:
+    order = np.random.default_rng(1).permutation(1000)
+    mine = folds(ITEMS[:1000], SALT, 5)
+    assert np.array_equal(mine[order], folds([ITEMS[i] for i in order], SALT, 5))
+    assert np.unique(mine).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("k", [2, 5, 10])
+def test_folds_are_of_nearly_the_same_size(k: int) -> None:
+    sizes = np.bincount(folds(ITEMS, SALT, k), minlength=k)
+    assert len(sizes) == k
+    assert np.abs(sizes - len(ITEMS) / k).max() < 5 * (len(ITEMS) / k) ** 0.5
+
+
+def test_folds_do_not_depend_on_what_is_held_out() -> None:
+    held, part = holdout(ITEMS, SALT, 50), folds(ITEMS, SALT, 2)
+    assert abs((held & (part == 0)).mean() - 0.25) < 5 * (0.25 * 0.75 / len(ITEMS)) ** 0.5
+
+
+def test_our_own_vector_of_folds() -> None:
+    direct = [
+        int.from_bytes(hashlib.blake2b(item, key=SALT, person=b"accord-folds-1", digest_size=8).digest(), "big") * 5
+        >> 64
+        for item in ITEMS[:12]
+    ]
+    assert folds(ITEMS[:12], SALT, 5).tolist() == direct
+
+
+@given(st.binary(max_size=20), st.integers(2, 1000))
+def test_an_items_fold_does_not_depend_on_the_others(item: bytes, k: int) -> None:
+    alone = folds([item], SALT, k)[0]
+    assert 0 <= alone < k
+    assert folds([*ITEMS[:3], item], SALT, k)[3] == alone
+
+
+@pytest.mark.parametrize("k", [-1, 0, 1, 1001])
+def test_the_number_of_folds_is_checked(k: int) -> None:
+    with pytest.raises(ValueError, match="there are 2 to 1000 folds"):
+        folds(ITEMS[:1], SALT, k)
+
+
+def test_the_salt_of_folds_is_checked() -> None:
+    with pytest.raises(ValueError, match="the salt of a split has 16 to 64 bytes"):
+        folds([], b"", 5)
