@@ -1,9 +1,10 @@
-"""The job kind "vertical.logistic", as one owner runs it: align, encode, train, evaluate, release."""
+"""A job that trains a model, as one owner runs it: align, split, encode, train, evaluate, release."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -13,55 +14,73 @@ from mpc.channel import Channel
 from mpc.correlations import Usage
 from mpc.engine import bind
 from mpc.errors import LocalProtocolError
-from mpc.psi import Alignment
 from mpc.session import Session
 from mpc.supply import supply
-from vertical.encoding import Encoder, Feature, fit
+from vertical import metrics
+from vertical.align import Aligned, Identifiers, Terms, align, counts
+from vertical.batches import Items
+from vertical.checkpoints import Owners
+from vertical.encoding import Feature
 from vertical.evaluate import auc
-from vertical.identifiers import prepare
-from vertical.logistic import Fitted, Settings, train
+from vertical.families import Rows
+from vertical.figures import MINIMUM_PER_CLASS
+from vertical.learners import Encoding, Learner, Part
+from vertical.resuming import Finished, Keep, spare_steps
+from vertical.scores import Scores
 from vertical.split import holdout
+from vertical.stability import Reference
 
-KIND = "vertical.logistic"
 Progress = Callable[[str, int, int], None]
 Columns = Mapping[str, npt.NDArray[Any]]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Label:
+    """The columns that the active owner alone has: the label, and what is added to scores or counts rows, if anything."""
+
+    column: str
+    offset: str | None = None
+    weight: str | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything in the job's spec that an owner's computation depends on.
 
-    parties: the data owners' names, in the spec's order.  randomness: where correlated randomness comes from, as in
-    mpc.supply.  dealer: its name, None if there is none.  me, active: indices into parties; `active`
-    owns the label.  key, label: column names at this owner (label None unless active).  matching: "ecdh-psi" or
-    "vole-psi".  identifier, region: the rule
-    for identifiers, which takes the columns of `key`, and the region it reads them in, None if it needs none.
+    terms: how rows are matched, and the owners.  randomness: where correlated randomness comes from, as in mpc.supply.
+    dealer: its name, None if there is none.  active: the place among the owners of the one that has the label.  label: at
+    that owner, None at the others.  groups: columns by which figures are split, with the place of their owner.  thresholds,
+    bins: of the evaluation.
     """
 
-    parties: tuple[str, ...]
+    terms: Terms
     randomness: str
     dealer: str | None
-    me: int
     active: int
-    key: tuple[str, ...]
-    label: str | None
+    label: Label | None
     features: tuple[Feature, ...]
-    matching: str
-    identifier: str
-    region: str | None
-    duplicates: str
-    minimum_matches: int
-    winsorise_sd: int
-    rare_category: int
-    settings: Settings
+    encoding: Encoding
+    learner: Learner
     holdout_percent: int
     salt: bytes
     release: tuple[str, ...]
+    groups: tuple[tuple[str, int], ...] = ()
+    thresholds: tuple[str, ...] = ("0.5",)
+    bins: int = 10
 
-    @property
-    def columns(self) -> list[str]:
-        """All columns the job reads at this owner, each once."""
-        return [*self.key, *([self.label] if self.label else []), *(f.column for f in self.features)]
+
+@dataclass(frozen=True)
+class Data:
+    """An owner's rows.
+
+    identifiers, batches: what its keys come to.  columns: the label and numbers as float64 with NaN for missing, categories
+    as text with None.
+    """
+
+    identifiers: Identifiers
+    batches: Sequence[Items]
+    columns: Columns
 
 
 @dataclass(frozen=True)
@@ -75,93 +94,150 @@ class Outcome:
     used: Mapping[str, Usage]
 
 
-def run(plan: Plan, columns: Columns, channel: Channel, session_id: bytes, progress: Progress) -> Outcome:
+@dataclass(frozen=True)
+class Trained(Outcome):
+    """What a training comes to at one owner.
+
+    part: its part of the model, to keep if that is released.  reference: what later rows are compared with.  training: how
+    many rows.
+    """
+
+    part: Part
+    reference: Reference
+    training: int
+
+
+Document = Callable[[Trained], dict[str, Any]]
+
+
+def run(
+    plan: Plan,
+    data: Data,
+    channel: Channel,
+    session_id: bytes,
+    progress: Progress,
+    keep: Keep | None = None,
+    document: Document = attrgetter("result"),
+) -> Trained:
     """Run the whole job as one owner.
 
-    columns: the key as text, the label and numbers as float64 with NaN for missing, categories as text with None.
+    keep: where it goes on after a crash; None to begin anew.  document: makes what is released of what it came to.
 
-    Reveals: as mpc.psi or mpc.matching, vertical.logistic, vertical.evaluate and the supply of randomness declare.
+    Reveals: as the matching, the learner's kind, vertical.metrics and the supply of randomness declare.
     Raises: LocalProtocolError for data of ours that the job cannot use, Refused below the minimum of matches,
         RemoteProtocolError and PeerLost naming a peer.
     """
-    me = plan.parties[plan.me]
-    labels = _labels(columns, plan, me)
+    owners, place = plan.terms.owners, plan.terms.me
+    _check(data.columns, plan, owners[place])
+    group = Owners(channel, owners, place)
     progress("align", 0, 1)
-    prepared = prepare([list(columns[name]) for name in plan.key], plan.identifier, plan.duplicates, plan.region)
-    alignment = _match(plan, prepared.items, session_id, channel, progress)
-    rows = np.asarray(prepared.rows, dtype=np.int64)[alignment.rows]
-    held = holdout([prepared.items[i] for i in alignment.rows], plan.salt, plan.holdout_percent)
-    aligned = {name: column[rows] for name, column in columns.items()}
-    y = None if labels is None else labels[rows]
-    encoder = fit(aligned, list(plan.features), ~held, winsorise_sd=plan.winsorise_sd, rare_category=plan.rare_category)
-    X = encoder.transform(aligned)
-    if X.shape[1] == 0:
-        raise LocalProtocolError(f"no feature column of {me} varies over the matched training rows")
-    correlations = supply(plan.randomness, channel, plan.parties, plan.dealer, plan.me)
-    session = Session(channel, plan.parties, plan.me, correlations)
+
+    def find() -> Aligned:
+        return align(plan.terms, data.batches, session_id, channel, lambda done, total: progress("align", done, total))
+
+    found = find() if keep is None else keep.aligned(group, find)
+    held = holdout(found.items or [], plan.salt, plan.holdout_percent)
+    aligned = {name: column[found.rows] for name, column in data.columns.items()}
+    _enough(plan, owners[place], aligned, held)
+    learner = plan.learner
+    encoder = learner.encode(aligned, plan.features, ~held, plan.encoding)
+    inputs = encoder.transform(aligned)
+    if isinstance(inputs, np.ndarray) and inputs.shape[1] == 0:
+        raise LocalProtocolError(f"no feature column of {owners[place]} varies over the matched training rows")
+    correlations = supply(plan.randomness, channel, owners, plan.dealer, place)
+    session = Session(channel, owners, place, correlations)
     with bind(session):
-        fitted = train(
-            session, X[~held], None if y is None else y[~held], plan.settings, lambda d, n: progress("train", d, n)
+        label = None if plan.label is None else _label(plan.label, aligned, ~held)
+        fitted = learner.train(
+            session,
+            learner.take(inputs, ~held),
+            label,
+            lambda done, total: progress("train", done, total),
+            None if keep is None else keep.checkpoints(spare_steps(learner.kind, len(held))),
         )
-        result: dict[str, Any] = {"model": _model(encoder, fitted)} if "coefficients" in plan.release else {}
-        if "auc" in plan.release:
-            progress("evaluate", 0, 1)
-            result["auc"] = f"{_auc(session, plan, fitted, X[held], None if y is None else y[held]):.4f}"
-            progress("evaluate", 1, 1)
+        part = Part(encoder, fitted)
+        progress("evaluate", 0, 1)
+        figures = _evaluate(session, plan, part, aligned, learner.take(inputs, held), held)
+        progress("evaluate", 1, 1)
     correlations.settle()
+    compared = [feature for feature in plan.features if feature.kind != "text"]
+    reference = Reference.of(aligned, compared, ~held)
+    result = _released(plan, part, figures, data, found, held)
+    trained = Trained(result, correlations.used, part, reference, int((~held).sum()))
+    trained = replace(trained, result=document(trained))
+    if keep is not None:
+        keep.finish(group, Finished(trained.result, trained.used))
     correlations.close()
-    if "counts" in plan.release:
-        result["rows"] = {
-            "own": prepared.n_rows, "unusable": prepared.rejected, "duplicates": prepared.duplicates,
-            "reasons": {reason.value: count for reason, count in prepared.reasons.items()},
-            "matched": len(rows), "training": int((~held).sum()), "held_out": int(held.sum()),
-        }  # fmt: skip
-    return Outcome(result, correlations.used)
+    return trained
 
 
-def _match(plan: Plan, items: Sequence[bytes], session_id: bytes, channel: Channel, progress: Progress) -> Alignment:
-    """The rows of ours that the other owner also has, by the protocol that the job names."""
-    if plan.matching == "vole-psi":
-        from mpc.matching.protocol import intersect  # loads its kernels
-    else:
-        from mpc.psi import intersect
-    peer, first = plan.parties[1 - plan.me], plan.me == 0
-    return intersect(
-        items,
-        peer,
-        session_id,
-        channel,
-        plan.minimum_matches,
-        first,
-        lambda done, total: progress("align", done, total),
-    )
-
-
-def _labels(columns: Columns, plan: Plan, me: str) -> npt.NDArray[np.float64] | None:
+def _check(columns: Columns, plan: Plan, me: str) -> None:
+    """The label must be there in every row; a binary one must be 0 and 1, both."""
     if plan.label is None:
-        return None
-    y = np.asarray(columns[plan.label], dtype=np.float64)
-    if not np.isin(y, (0.0, 1.0)).all() or len(np.unique(y)) != 2:
-        raise LocalProtocolError(f"the label column '{plan.label}' of {me} must hold both 0 and 1 and nothing else")
-    return y
+        return
+    y = np.asarray(columns[plan.label.column], dtype=np.float64)
+    if plan.learner.family == "logistic" and (not np.isin(y, (0.0, 1.0)).all() or len(np.unique(y)) != 2):
+        raise LocalProtocolError(
+            f"the label column '{plan.label.column}' of {me} must hold both 0 and 1 and nothing else"
+        )
+    for name in (plan.label.column, plan.label.offset, plan.label.weight):
+        if name is not None and not np.isfinite(np.asarray(columns[name], dtype=np.float64)).all():
+            raise LocalProtocolError(f"column '{name}' of {me} must hold a number in every row")
 
 
-def _auc(session: Session, plan: Plan, fitted: Fitted, X: npt.NDArray[np.float64], y: Any) -> float:
-    """AUC on held-out rows; a held-out row's part of the score is limited to the range seen in training."""
-    part = X @ fitted.weights + (fitted.intercept or 0.0)
-    bound = fitted.period / (4 * len(plan.parties))
-    return auc(session, np.clip(part, -bound, bound), y, plan.active, fitted.period)
+def _enough(plan: Plan, me: str, columns: Columns, held: Mask) -> None:
+    """That there is something to train on and to evaluate with, before anything is revealed of a model."""
+    if held.all() or not held.any():
+        raise LocalProtocolError("all matched rows are held out, or none is: change 'evaluate.holdout_percent'")
+    if plan.label is None or plan.learner.family != "logistic" or not {"auc", "metrics"} & set(plan.release):
+        return
+    positive = int(columns[plan.label.column][held].sum())
+    if min(positive, int(held.sum()) - positive) < MINIMUM_PER_CLASS:
+        raise LocalProtocolError(f"a class of the label of {me} has fewer than {MINIMUM_PER_CLASS} held-out rows")
 
 
-def _model(encoder: Encoder, fitted: Fitted) -> dict[str, Any]:
-    """This owner's part of the model: coefficients of standardised inputs, and how the inputs are made."""
-    inputs = []
-    for item, weight in zip(encoder.describe(), fitted.weights, strict=True):
-        scaled = {key: f"{value:.12g}" if isinstance(value, float) else value for key, value in item.items()}
-        inputs.append({**scaled, "coefficient": f"{weight:.8g}"})
-    return {
-        "inputs": inputs,
-        "intercept": None if fitted.intercept is None else f"{fitted.intercept:.8g}",
-        "winsorise_sd": encoder.winsorise_sd,
-        "left_out": list(encoder.dropped),
-    }
+def _label(label: Label, columns: Columns, rows: Mask) -> Rows:
+    """What the active owner knows of these rows."""
+    offset, weights = (None if name is None else columns[name][rows] for name in (label.offset, label.weight))
+    return Rows(columns[label.column][rows], offset, weights)
+
+
+def _evaluate(session: Session, plan: Plan, part: Part, columns: Columns, inputs: Any, held: Mask) -> dict[str, Any]:
+    """What is asked for about the held-out rows."""
+    if not {"auc", "metrics"} & set(plan.release):
+        return {}
+    own = None if plan.label is None else _label(plan.label, columns, held)
+    y = None if own is None else own.y
+    scores = plan.learner.scores(session, part.fitted, inputs, None if own is None else own.offset)
+    figures: dict[str, Any] = {}
+    if "auc" in plan.release:
+        figures["auc"] = f"{auc(session, scores, y, plan.active, dealer=plan.dealer is not None):.4f}"
+    if "metrics" in plan.release:
+        figures["metrics"] = _metrics(session, plan, scores, y, columns, held)
+    return figures
+
+
+def _metrics(session: Session, plan: Plan, scores: Scores, y: Any, columns: Columns, held: Mask) -> dict[str, Any]:
+    settings = metrics.Settings(
+        family=plan.learner.family,
+        power=plan.learner.power,
+        bins=plan.bins,
+        thresholds=plan.thresholds,
+        dealer=plan.dealer is not None,
+    )
+    groups = [
+        metrics.Group(name, owner, columns[name][held] if owner == session.me else None) for name, owner in plan.groups
+    ]
+    return metrics.evaluate(session, scores, y, plan.active, settings, groups)
+
+
+def _released(
+    plan: Plan, part: Part, figures: dict[str, Any], data: Data, found: Aligned, held: Mask
+) -> dict[str, Any]:
+    """The result document of this owner."""
+    model = plan.learner.told(part, plan.release)
+    result = {**({"model": model} if model else {}), **figures}
+    if "counts" in plan.release:
+        split = {"training": int((~held).sum()), "held_out": int(held.sum())}
+        result["rows"] = {**counts(data.identifiers, found), **split}
+    return result
