@@ -109,7 +109,7 @@ class JobEntry(_Model):
 
 
 class JobReply(_Model):
-    """participants: the owners in the spec's order, then the dealer.  dealer: null where the job has none."""
+    """participants: the owners in the spec's order, then the dealer or the helper.  dealer, helper: null if there is none."""
 
     job: str
     kind: str
@@ -118,6 +118,7 @@ class JobReply(_Model):
     participants: list[str]
     owners: list[str]
     dealer: str | None
+    helper: str | None
     created: str
     spec: dict[str, object]
     reason: str

@@ -99,6 +99,7 @@ async def get_job(c: Coordinator, call: Call) -> api.JobReply:
         **_summary(job).model_dump(),
         owners=list(job.owners),
         dealer=job.dealer,
+        helper=job.helper,
         spec=parse(entries[0][1]).statement.body["spec"],
         entries=[api.JobEntry(index=index, envelope=_b64(envelope)) for index, envelope in entries],
         progress=progress,

@@ -100,9 +100,8 @@ def create(path: Path, hosts: Sequence[str], origin: str, now: dt.datetime) -> N
         _sync_directory(draft)
         draft.rename(path)  # replaces an empty directory, never a full one
         _sync_directory(path.parent)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # there is none any more once it has its name
 
 
 def load(path: Path) -> Home:

@@ -59,7 +59,7 @@ class Consent:
 
 @dataclass(frozen=True)
 class Job:
-    """All that the coordinator knows of a job's progress.  participants: the owners in spec order, then a dealer if any."""
+    """All that the coordinator knows of a job's progress.  participants: the owners in spec order, then a dealer or helper."""
 
     id: str
     kind: str
@@ -67,6 +67,7 @@ class Job:
     submitter: str
     owners: tuple[str, ...]
     dealer: str | None
+    helper: str | None
     created: str
     valid_until: str
     state: State
@@ -80,7 +81,7 @@ class Job:
     @property
     def participants(self) -> tuple[str, ...]:
         """Every silo that runs a worker."""
-        return self.owners if self.dealer is None else (*self.owners, self.dealer)
+        return (*self.owners, *(name for name in (self.dealer, self.helper) if name is not None))
 
     def involves(self, silo: str) -> bool:
         """Whether `silo` may see this job."""
@@ -195,8 +196,9 @@ def _proposed(said: Said) -> Job:
     if digest(spec) != statement.spec_digest:
         raise Malformed("the entry's digest is not the digest of its spec")
     owners = tuple(party.silo for party in header.parties)
-    if len({*owners, header.dealer}) != len(owners) + 1:  # no dealer is different from every silo too
-        raise Malformed("the parties and the dealer are different silos")
+    everybody = [*owners, *(name for name in (header.dealer, header.helper) if name is not None)]
+    if len(set(everybody)) != len(everybody):
+        raise Malformed("the parties, the dealer and the helper are different silos")
     if said.at >= st.parse_time(header.valid_until):
         raise Malformed("the spec's valid_until has passed")
     return Job(
@@ -206,6 +208,7 @@ def _proposed(said: Said) -> Job:
         submitter=statement.silo,
         owners=owners,
         dealer=header.dealer,
+        helper=header.helper,
         created=st.format_time(said.at),
         valid_until=header.valid_until,
         state=State.ABSENT,
@@ -226,7 +229,7 @@ def _consented(job: Job, said: Said) -> Job:
     if body.disclosure_digest != job.disclosure_digest:
         raise Conflict(f"{silo} consents to another disclosure than the one of this job")
     if bool(body.dataset_commitment) != (silo in job.owners):
-        raise Malformed("a data owner commits to a data set, a dealer to none")
+        raise Malformed("a data owner commits to a data set, and nobody else")
     _check_not_late(job, said)
     if said.at >= st.parse_time(body.valid_until):
         raise Conflict(f"the consent of {silo} has run out")
@@ -266,7 +269,7 @@ def _finished(job: Job, said: Said) -> Job:
     if not set(body.cost.bytes_sent) <= set(job.participants):
         raise Malformed("bytes_sent names a silo that takes no part in the job")
     if body.cost.randomness and silo not in job.owners:
-        raise Malformed("correlated randomness is used by data owners, a dealer uses none")
+        raise Malformed("correlated randomness is used by data owners, and by nobody else")
     return replace(job, finished=(*job.finished, silo))
 
 

@@ -166,6 +166,7 @@ class SpecHeader(BaseModel):
     kind: Word
     parties: Annotated[list[Party], Field(min_length=2, max_length=MAX_PARTIES)]
     dealer: Silo | None
+    helper: Silo | None = None
     valid_until: Time
 
 

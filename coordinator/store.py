@@ -114,10 +114,9 @@ class Store:
             #  3. Only after COMMIT does a caller answer, so what was answered is on disk.  A crash between the commit
             #     and the answer leaves an entry nobody heard of: the sender repeats it and gets its old index.
             self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:  # a full disk or an I/O error has rolled back already
+        finally:
+            if self._db.in_transaction:  # not after COMMIT, and a full disk or an I/O error has rolled back already
                 self._db.execute("ROLLBACK")
-            raise
 
     # --- roster
 

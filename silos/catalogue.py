@@ -1,33 +1,30 @@
-"""The data sets a silo has registered, read through DuckDB: CSV and Parquet files, never copied, never changed.
+"""The data sets a silo has registered, read through DuckDB: CSV and Parquet files and queries, never copied or changed.
 
-catalogue.toml keeps what was seen at registration (columns with types, row count, SHA-256 of the file), so a job is
-checked before any data is read, and a file that changed since is noticed before it is used.
+catalogue.toml keeps what was seen at registration (columns with types, row count, and a SHA-256: of a file its bytes, of a
+query the content of its result), so a job is checked before any data is read, and data that changed since is noticed
+before it is used.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from silos import queries, tables
 from silos.errors import CatalogueError
-from silos.spec import DatasetName, Party
+from silos.spec_parts import DatasetName, Party
+from silos.tables import Format, Tabular, unknown
 from silos.validation import Frozen, read_document, validate, write_private
 
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
-Format = Literal["csv", "parquet"]
 ColumnType = Literal["number", "boolean", "text", "time", "other"]
 
-_READERS = {"csv": "read_csv(?, sample_size = -1)", "parquet": "read_parquet(?)"}
 _NUMBERS = re.compile(r"^(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL(\(.*\))?)$")
 
 
@@ -39,21 +36,31 @@ class ColumnInfo(Frozen):
 
 
 class Dataset(Frozen):
-    """One registered file.  key: the column that identifies a row's subject."""
+    """One registered file or query.  key: the column that identifies a row's subject.
+
+    path: the file; for a query the DuckDB database it runs on, or nothing.  sql: the query, or nothing.
+    """
 
     name: DatasetName
     path: str
     format: Format
+    sql: str = Field(default="", max_length=queries.MAX_QUERY_CHARS)
     key: str
     rows: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     columns: tuple[ColumnInfo, ...]
 
+    @model_validator(mode="after")
+    def _file_or_query(self) -> Dataset:
+        if (self.format == "sql") != bool(self.sql):
+            raise ValueError("a data set has a query exactly if its format is sql")
+        return self
+
     def column(self, name: str) -> ColumnInfo:
         """Raises: CatalogueError naming the column, the data set and what is spelt like it."""
         found = next((c for c in self.columns if c.name == name), None)
         if found is None:
-            raise CatalogueError(_unknown("column", name, f"data set '{self.name}'", [c.name for c in self.columns]))
+            raise CatalogueError(unknown("column", name, f"data set '{self.name}'", [c.name for c in self.columns]))
         return found
 
     def check(self, party: Party) -> None:
@@ -61,20 +68,18 @@ class Dataset(Frozen):
 
         Raises: CatalogueError.
         """
-        for column in party.key:
+        for column in (*party.join_columns, *party.output_columns):
             self.column(column)
-        if party.label is not None:
-            self._must_be_number(party.label, "the label")
-        for feature in party.features:
-            if feature.as_ == "number":
-                self._must_be_number(feature.column, "a number")
-            elif self.column(feature.column).type == "other":
-                raise CatalogueError(f"column '{feature.column}' of data set '{self.name}' cannot be a category")
+        for column in party.number_columns:
+            self._must_be_number(column)
+        for column in party.category_columns:
+            if self.column(column).type == "other":
+                raise CatalogueError(f"column '{column}' of data set '{self.name}' cannot be a category")
 
-    def _must_be_number(self, name: str, use: str) -> None:
+    def _must_be_number(self, name: str) -> None:
         kind = self.column(name).type
         if kind not in ("number", "boolean"):
-            raise CatalogueError(f"column '{name}' of data set '{self.name}' is {kind}, it cannot be used as {use}")
+            raise CatalogueError(f"column '{name}' of data set '{self.name}' is {kind}, it cannot be used as a number")
 
 
 class Catalogue(Frozen):
@@ -87,15 +92,8 @@ class Catalogue(Frozen):
         """Raises: CatalogueError naming the data set and what is spelt like it."""
         found = next((d for d in self.datasets if d.name == name), None)
         if found is None:
-            raise CatalogueError(_unknown("data set", name, "the catalogue", [d.name for d in self.datasets]))
+            raise CatalogueError(unknown("data set", name, "the catalogue", [d.name for d in self.datasets]))
         return found
-
-
-def _unknown(what: str, name: str, where: str, known: Iterable[str]) -> str:
-    by_lower = {k.lower(): k for k in known}
-    close = [by_lower[k] for k in difflib.get_close_matches(name.lower(), by_lower, n=3)]
-    hint = "; did you mean " + " or ".join(f"'{c}'" for c in close) + "?" if close else ""
-    return f"{where} has no {what} '{name}'{hint}"
 
 
 def load(path: Path) -> Catalogue:
@@ -111,7 +109,8 @@ def _as_toml(catalogue: Catalogue) -> str:
     lines = ["# Written by 'accord dataset add'.", f"version = {catalogue.version}"]
     for d in catalogue.datasets:
         lines += ["", "[[datasets]]"]
-        for field, value in d.model_dump(exclude={"columns"}).items():
+        left_out = {"columns"} if d.sql else {"columns", "sql"}
+        for field, value in d.model_dump(exclude=left_out).items():
             lines.append(f"{field} = {_quoted(value)}")
         lines += [
             "columns = [",
@@ -123,15 +122,6 @@ def _as_toml(catalogue: Catalogue) -> str:
 
 def _quoted(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _connect() -> duckdb.DuckDBPyConnection:
-    """An in-memory engine that fetches nothing from anywhere by itself."""
-    import duckdb
-
-    return duckdb.connect(
-        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "2"}
-    )
 
 
 def _column_type(sql_type: str) -> ColumnType:
@@ -168,6 +158,15 @@ def _checked_path(path: Path) -> tuple[str, Format]:
     return str(path.absolute()), "csv" if suffix == "csv" else "parquet"
 
 
+def _dataset(source: Tabular, key: str, columns: Sequence[tuple[str, str]], rows: int, sha256: str) -> Dataset:
+    fields = {f: getattr(source, f) for f in ("name", "path", "format", "sql")}
+    described = [{"name": name, "type": _column_type(kind)} for name, kind in columns]
+    document = {**fields, "key": key, "rows": rows, "sha256": sha256, "columns": described}
+    dataset = validate(Dataset, document, "the data set", CatalogueError)
+    dataset.column(key)
+    return dataset
+
+
 def describe(name: str, path: Path, key: str) -> Dataset:
     """Look at a file: its columns, types, rows and digest.
 
@@ -176,82 +175,72 @@ def describe(name: str, path: Path, key: str) -> Dataset:
     import duckdb
 
     text, fmt = _checked_path(path)
-    source = _READERS[fmt]
     try:
-        with _connect() as db:
-            described = db.execute(f"DESCRIBE SELECT * FROM {source}", [text]).fetchall()  # noqa: S608
-            counted = db.execute(f"SELECT count(*) FROM {source}", [text]).fetchone()  # noqa: S608
+        with tempfile.TemporaryDirectory(prefix="accord-") as scratch, tables.connect(scratch) as db:
+            found = tables.scan(db, fmt, text)
+            counted = db.execute(f"SELECT count(*) FROM {found.table}").fetchall()  # noqa: S608 - quoted
     except duckdb.Error as exc:
         raise CatalogueError(f"the data file {path} is not readable as {fmt}") from exc
-    dataset = validate(
-        Dataset,
-        {
-            "name": name,
-            "path": text,
-            "format": fmt,
-            "key": key,
-            "rows": counted[0] if counted else 0,
-            "sha256": file_sha256(text),
-            "columns": [{"name": row[0], "type": _column_type(row[1])} for row in described],
-        },
-        "the data set",
-        CatalogueError,
-    )
-    dataset.column(key)
-    return dataset
+    source = tables.Source(name=name, format=fmt, path=text)
+    return _dataset(source, key, found.columns, counted[0][0], file_sha256(text))
+
+
+def describe_query(name: str, sql: str, key: str, database: Path | None = None) -> Dataset:
+    """Look at what a query gives: its columns, types, rows and the digest of its content; it is evaluated twice.
+
+    database: a DuckDB file that it runs on; without one it reads the files that it names.
+    Raises: CatalogueError if it is not one SELECT, cannot be evaluated, does not always give the same rows in the same
+    order, or lacks the key column.
+    """
+    source, result = queries.register(name, sql, database)
+    return _dataset(source, key, result.columns, result.rows, result.sha256)
 
 
 def add(catalogue_path: Path, name: str, path: Path, key: str, *, replace: bool = False) -> Dataset:
-    """Register a file under a name.
+    """Register a file under a name; `replace` registers it anew.  Raises: CatalogueError."""
+    _check_free(catalogue_path, name, replace)
+    return _enter(catalogue_path, describe(name, path, key))
 
-    Raises: CatalogueError if the name is taken and `replace` is not given, or the file is not acceptable.
-    """
-    catalogue = load(catalogue_path)
-    if not replace and any(d.name == name for d in catalogue.datasets):
+
+def add_query(
+    catalogue_path: Path, name: str, sql: str, key: str, *, database: Path | None = None, replace: bool = False
+) -> Dataset:
+    """Register a query under a name; `replace` registers it anew.  Raises: CatalogueError."""
+    _check_free(catalogue_path, name, replace)
+    return _enter(catalogue_path, describe_query(name, sql, key, database))
+
+
+def _check_free(catalogue_path: Path, name: str, replace: bool) -> None:
+    if not replace and any(d.name == name for d in load(catalogue_path).datasets):
         raise CatalogueError(f"a data set is called '{name}' already; use --replace to register it anew")
-    dataset = describe(name, path, key)
-    others = tuple(d for d in catalogue.datasets if d.name != name)
+
+
+def _enter(catalogue_path: Path, dataset: Dataset) -> Dataset:
+    others = tuple(d for d in load(catalogue_path).datasets if d.name != dataset.name)
     write_private(catalogue_path, _as_toml(Catalogue(version=1, datasets=(*others, dataset))))
     return dataset
 
 
-def verify_unchanged(dataset: Dataset) -> None:
-    """Raises: CatalogueError if the file is not the one that was registered."""
-    if file_sha256(dataset.path) != dataset.sha256:
-        raise CatalogueError(f"the file of data set '{dataset.name}' has changed since it was registered")
+def content_sha256(source: Tabular, scratch: Path | None = None) -> str:
+    """The digest that the data set has now: of a file's bytes, of the content of a query's result.
+
+    scratch: where the evaluation of a query may spill.  Raises: CatalogueError if it cannot be read.
+    """
+    return queries.evaluate(source, scratch).sha256 if source.format == "sql" else file_sha256(source.path)
+
+
+def verify_unchanged(dataset: Tabular, since: str = "it was registered", scratch: Path | None = None) -> None:
+    """Raises: CatalogueError if the file, or what the query gives, is not what was registered."""
+    if content_sha256(dataset, scratch) != dataset.sha256:
+        what = "result of the query" if dataset.format == "sql" else "file"
+        raise CatalogueError(f"the {what} of data set '{dataset.name}' has changed since {since}")
 
 
 def commitment(salt: bytes, sha256: str) -> str:
-    """Hex SHA-256 of the salt and the file's digest: binds a job to a file, tells nobody which without the salt.
+    """Hex SHA-256 of the salt and the digest of the data: binds a job to them, tells nobody which without the salt.
 
     Raises: ValueError if the salt has fewer than 16 bytes.
     """
     if len(salt) < 16:
         raise ValueError(f"a salt has at least 16 bytes, got {len(salt)}")
     return hashlib.sha256(salt + bytes.fromhex(sha256)).hexdigest()
-
-
-def load_columns(path: str, fmt: Format, columns: Sequence[str], as_text: Sequence[str] = ()) -> pa.Table:
-    """Read the named columns in the file's row order, nulls kept; nothing else of the file is loaded.
-
-    as_text: those of them that a CSV file gives as they are written.  A type that is guessed for "00042", "1e5" or
-    "01/02/1990" makes another value of it, which is wrong for an identifier.
-    Raises: CatalogueError if the file cannot be read or lacks a column.
-    """
-    import duckdb
-
-    wanted = ", ".join('"' + c.replace('"', '""') + '"' for c in columns)
-    source = _READERS[fmt]
-    try:
-        with _connect() as db:
-            present = [row[0] for row in db.execute(f"DESCRIBE SELECT * FROM {source}", [path]).fetchall()]  # noqa: S608
-            for column in columns:
-                if column not in present:  # DuckDB itself would accept another spelling in capitals
-                    raise CatalogueError(_unknown("column", column, f"the data file {path}", present))
-            parameters: list[Any] = [path]
-            if as_text and fmt == "csv":
-                source = source.replace("(?", "(?, types = ?")
-                parameters.append(dict.fromkeys(as_text, "VARCHAR"))
-            return db.sql(f"SELECT {wanted} FROM {source}", params=parameters).to_arrow_table()  # noqa: S608
-    except duckdb.Error as exc:
-        raise CatalogueError(f"the data file {path} is not readable as {fmt}") from exc

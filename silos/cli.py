@@ -17,7 +17,7 @@ from coordinator.envelope import EnvelopeError
 from coordinator.errors import Corrupt, Refusal
 from coordinator.home import HomeError
 from coordinator.note import NoteError
-from silos.commands import audit, coordinator, dataset, job, silo
+from silos.commands import audit, coordinator, dataset, job, match, model, silo
 from silos.errors import SiloError
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ app.add_typer(coordinator.app, name="coordinator")
 app.add_typer(silo.app, name="silo")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(job.app, name="job")
+app.add_typer(match.app, name="match")
+app.add_typer(model.app, name="model")
 app.add_typer(audit.app, name="audit")
 
 

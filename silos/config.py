@@ -13,7 +13,8 @@ from pydantic import Field
 from silos.errors import ConfigError
 from silos.identity import Identity, create_identity, load_identity
 from silos.policy import initial
-from silos.spec import RESERVED_NAMES, SiloName
+from silos.spec import RESERVED_NAMES
+from silos.spec_parts import SiloName
 from silos.validation import Frozen, read_document, validate, write_private
 
 HOME_VARIABLE = "ACCORD_HOME"
@@ -97,6 +98,10 @@ class Home:
         return self.root / "state"
 
     @property
+    def tokens(self) -> Path:
+        return self.root / "tokens"
+
+    @property
     def checkpoint(self) -> Path:
         return self.state / "checkpoint"
 
@@ -107,6 +112,10 @@ class Home:
     def result(self, job: str) -> Path:
         """The result file of one job.  Raises: ConfigError if `job` is not a job id."""
         return self.root / "results" / f"{self._job_id(job)}.json"
+
+    def table(self, job: str) -> Path:
+        """The table that one job released.  Raises: ConfigError if `job` is not a job id."""
+        return self.root / "results" / f"{self._job_id(job)}.parquet"
 
     @staticmethod
     def _job_id(job: str) -> str:

@@ -20,7 +20,8 @@ from pydantic import Field
 
 from coordinator.envelope import EnvelopeError, Sealed, fingerprint, parse
 from silos.errors import ConsentError
-from silos.spec import Spec, Time
+from silos.spec import Spec
+from silos.spec_parts import Time
 from silos.times import from_text
 from silos.validation import Frozen, validate
 

@@ -17,6 +17,7 @@ GO makes both ends agree: a dialler that gives this path up never says it, so th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import socket
@@ -179,20 +180,16 @@ async def _dial_once(host: str, port: int, greeting: Greeting) -> socket.socket 
     except (OSError, UnicodeError):
         return None
     for family, kind, proto, _, address in addresses:
-        sock = socket.socket(family, kind, proto)
-        try:
+        with contextlib.ExitStack() as opened:
+            sock = opened.enter_context(socket.socket(family, kind, proto))
             sock.setblocking(False)
-            await loop.sock_connect(sock, address)
-            await loop.sock_sendall(sock, greeting.pack())
-            if await read_exactly(sock, len(ACCEPT)) == ACCEPT:
-                await loop.sock_sendall(sock, GO)
-                return sock
-        except (OSError, EOFError):
-            pass  # unreachable or not an acceptor: the next address, or the relay
-        except BaseException:
-            sock.close()
-            raise
-        sock.close()
+            with contextlib.suppress(OSError, EOFError):  # unreachable or not an acceptor: the next one, or the relay
+                await loop.sock_connect(sock, address)
+                await loop.sock_sendall(sock, greeting.pack())
+                if await read_exactly(sock, len(ACCEPT)) == ACCEPT:
+                    await loop.sock_sendall(sock, GO)
+                    opened.pop_all()
+                    return sock
     return None
 
 

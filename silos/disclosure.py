@@ -12,24 +12,61 @@ from typing import Any
 
 from mpc.reveals import Reveal
 from silos.errors import DisclosureError
-from silos.spec import Spec, spec_digest
+from silos.spec import Glm, Match, Measure, Score, Spec, Statistics, Training, Trees, spec_digest
 
-Registry = Callable[[str, str, str], Mapping[str, Sequence[Reveal]]]
+Registry = Callable[[str, str, str | None], Mapping[str, Sequence[Reveal]]]
 """(kind of job, how rows are matched, where randomness comes from) -> what each of its protocols reveals, by module."""
 
 # The protocols that a kind of job runs, in order, and where each declares what it reveals.  Declarations stand apart from
 # the code that needs the tensor engine, so that a node can state a disclosure without loading it.
+_EVALUATION = {
+    "vertical.evaluate": ("vertical.reveals", "EVALUATE"),
+    "vertical.metrics": ("vertical.reveals", "METRICS"),
+    "vertical.resuming": ("vertical.reveals", "RESUMING"),
+}
 PROTOCOLS: Mapping[str, Mapping[str, tuple[str, str]]] = {
-    "vertical.logistic": {
-        "vertical.logistic": ("vertical.reveals", "LOGISTIC"),
-        "vertical.evaluate": ("vertical.reveals", "EVALUATE"),
+    "vertical.glm": {
+        "vertical.glm": ("vertical.reveals", "LOGISTIC"),
+        "vertical.regression": ("vertical.reveals", "FAMILIES"),
+        "vertical.inference": ("vertical.reveals", "INFERENCE"),
+        **_EVALUATION,
     },
+    "vertical.trees": {
+        "vertical.trees": ("vertical.reveals", "TREES"),
+        "vertical.trees.routing": ("vertical.reveals", "TREES_ROUTED"),
+        **_EVALUATION,
+    },
+    "vertical.network": {"vertical.network": ("vertical.reveals", "NETWORK"), **_EVALUATION},
+    "vertical.statistics": {
+        "vertical.statistics": ("vertical.reveals", "STATISTICS"),
+        "vertical.woe": ("vertical.reveals", "WEIGHTS"),
+        "vertical.stepwise": ("vertical.reveals", "SELECTION"),
+        "vertical.glm": ("vertical.reveals", "LOGISTIC"),
+    },
+    "vertical.score": {"vertical.score": ("vertical.reveals", "SCORE")},
+    "vertical.match": {"vertical.match": ("vertical.reveals", "MATCH")},
+    "vertical.measure": {"mpc.measure": ("mpc.matching.hidden_reveals", "MEASURES")},
 }
 
-# The same for how rows are matched, which comes first, by the spec's `align.protocol`.
+# The same for how rows are matched, which comes first, by the spec's `matching`.
 MATCHINGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "ecdh-psi": {"mpc.psi": ("mpc.psi", "REVEALS")},
+    "ecdh-psi, counting": {"mpc.psi": ("mpc.psi", "COUNT_REVEALS")},
     "vole-psi": {"mpc.matching": ("mpc.matching.reveals", "REVEALS")},
+    "vole-psi-malicious": {"mpc.matching": ("mpc.matching.reveals", "REVEALS")},
+    "vole-psi, many owners": {"mpc.matching.star": ("mpc.matching.star_reveals", "REVEALS")},
+    "oprf-psi": {"mpc.tokens": ("mpc.tokens.reveals", "REVEALS")},
+    "helper-psi": {"mpc.delegated": ("mpc.delegated.reveals", "REVEALS")},
+    "hidden": {"mpc.matching.hidden": ("mpc.matching.hidden_reveals", "HIDDEN")},
+}
+
+# What several keys, or rows that match more than one, add to that.
+LINKAGE = {"vertical.linkage": ("vertical.reveals", "LINKAGE")}
+
+# What counting in secret adds, before anybody's process learns which rows matched.
+GATE = {
+    "mpc.matching.hidden": ("mpc.matching.hidden_reveals", "HIDDEN"),
+    "mpc.measure": ("mpc.matching.hidden_reveals", "GATE"),
 }
 
 # The same for the protocols that supply correlated randomness, by the spec's `randomness`.  Of these one may declare that
@@ -65,11 +102,22 @@ ASSUMPTIONS = (
     "Nobody checks that a silo's input data is true.",
 )
 
+# What is assumed where rows are matched in a way that needs it.
+MATCHING_ASSUMES: Mapping[str, str] = {
+    "vole-psi-malicious": "While rows are matched, an owner may deviate from the protocol: it can lie about its rows or stop "
+    "the job, and learns nothing more about the other one's.",
+    "vole-psi, many owners": "The first owner, {first}, works with none of the others: with some of them it would learn which "
+    "of its rows all the rest have, even if these are fewer than a minimum.",
+    "helper-psi": "The silo that compares tokens, {helper}, works with none of the data owners: together with one it could "
+    "test guesses of everybody's identifiers.",
+}
+
 # Who has to follow the protocol and what is assumed of the correlated randomness; it is read before the assumptions above.
 _EVERY_SILO = "Every silo follows the protocol; one that does not may learn more or spoil the result."
 _EVERY_OWNER = "Every data owner follows the protocol; one that does not may learn more or spoil the result."
 _NO_COLLUSION = "The silo that deals randomness, {dealer}, passes nothing that it knows on to a data owner of this job."
-RANDOMNESS: Mapping[str, tuple[str, ...]] = {
+RANDOMNESS: Mapping[str | None, tuple[str, ...]] = {
+    None: (_EVERY_SILO,),
     "dealer": (_EVERY_SILO, _NO_COLLUSION),
     "verified-dealer": (
         _EVERY_OWNER,
@@ -86,7 +134,7 @@ RANDOMNESS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def load_reveals(kind: str, matching: str, randomness: str) -> Mapping[str, Sequence[Reveal]]:
+def load_reveals(kind: str, matching: str, randomness: str | None) -> Mapping[str, Sequence[Reveal]]:
     """The declarations of every protocol that a kind of job runs, by module name.
 
     matching, randomness: how rows are matched and where correlated randomness comes from; they are protocols like others.
@@ -96,12 +144,19 @@ def load_reveals(kind: str, matching: str, randomness: str) -> Mapping[str, Sequ
         raise DisclosureError(f"there is no job kind '{kind}'")
     if matching not in MATCHINGS:
         raise DisclosureError(f"there is no matching by '{matching}'")
-    if randomness not in SUPPLIES:
+    if randomness is not None and randomness not in SUPPLIES:
         raise DisclosureError(f"there is no correlated randomness from '{randomness}'")
+    supplies = {} if randomness is None else SUPPLIES[randomness]
+    return _declared({**MATCHINGS[matching], **PROTOCOLS[kind], **supplies}, kind, frozenset(supplies))
+
+
+def _declared(
+    protocols: Mapping[str, tuple[str, str]], kind: str, may_be_empty: frozenset[str] = frozenset()
+) -> dict[str, Sequence[Reveal]]:
     declared: dict[str, Sequence[Reveal]] = {}
-    for protocol, (module, name) in {**MATCHINGS[matching], **PROTOCOLS[kind], **SUPPLIES[randomness]}.items():
+    for protocol, (module, name) in protocols.items():
         reveals = getattr(importlib.import_module(module), name, None)
-        if reveals == () and protocol in SUPPLIES[randomness]:
+        if reveals == () and protocol in may_be_empty:
             continue
         if not reveals or not all(isinstance(r, Reveal) for r in reveals):
             raise DisclosureError(f"protocol '{protocol}' does not declare what it reveals, so '{kind}' cannot run")
@@ -110,15 +165,24 @@ def load_reveals(kind: str, matching: str, randomness: str) -> Mapping[str, Sequ
 
 
 def _assumptions(spec: Spec) -> list[str]:
-    return [*(text.format(dealer=spec.dealer) for text in RANDOMNESS[spec.randomness]), *ASSUMPTIONS]
+    texts = [*RANDOMNESS[spec.randomness], MATCHING_ASSUMES.get(spec.matching, "")]
+    return [
+        *(text.format(dealer=spec.dealer, helper=spec.helper, first=spec.owners[0]) for text in texts if text),
+        *ASSUMPTIONS,
+    ]
 
 
 def _learners(to: str, spec: Spec) -> tuple[str, ...]:
+    active = spec.active if isinstance(spec, Training | Statistics) else None
     return {
         "owners": spec.owners,
-        "active": (spec.active,),
-        "passive": tuple(o for o in spec.owners if o != spec.active),
+        "first": spec.owners[:1],
+        "others": spec.owners[1:],
+        "active": () if active is None else (active,),
+        "passive": tuple(o for o in spec.owners if o != active),
         "dealer": () if spec.dealer is None else (spec.dealer,),
+        "helper": () if spec.helper is None else (spec.helper,),
+        "recipients": spec.recipients if isinstance(spec, Score) else (),
         "coordinator": ("coordinator",),
     }[to]
 
@@ -129,7 +193,11 @@ def disclosure(spec: Spec, registry: Registry = load_reveals) -> dict[str, Any]:
     registry: where declarations come from; another one is for tests.
     Raises: DisclosureError.
     """
-    declared = {**registry(spec.kind, spec.align.protocol, spec.randomness), "coordinator": COORDINATOR_REVEALS}
+    declared = {**registry(spec.kind, spec.matching, spec.randomness), "coordinator": COORDINATOR_REVEALS}
+    if isinstance(spec, Match) and spec.count_first:
+        declared = {**_declared(GATE, spec.kind), **declared}
+    if spec.links_rows:
+        declared = {**_declared(LINKAGE, spec.kind), **declared}
     missing = [name for name, reveals in declared.items() if not reveals]
     if missing:
         raise DisclosureError(f"protocol '{missing[0]}' does not declare what it reveals, so '{spec.kind}' cannot run")
@@ -138,6 +206,7 @@ def disclosure(spec: Spec, registry: Registry = load_reveals) -> dict[str, Any]:
         {"silo": silo, "learns": r.what, "precision": r.precision, "name": r.name, "protocol": protocol}
         for protocol, reveals in declared.items()
         for r in reveals
+        if _asked(spec, r.name)
         for silo in _learners(r.to, spec)
     ]
     lines.sort(key=lambda line: order.index(line["silo"]))  # stable: protocols stay in the order they run
@@ -146,12 +215,111 @@ def disclosure(spec: Spec, registry: Registry = load_reveals) -> dict[str, Any]:
         "spec_digest": spec_digest(spec),
         "lines": lines,
         "assumptions": _assumptions(spec),
-        "thresholds": {
-            "minimum_matches": spec.align.minimum_matches,
-            "rare_category": spec.encoding.rare_category,
-            "release": list(spec.release),
-        },
+        "thresholds": _thresholds(spec),
     }
+
+
+def _asked(spec: Spec, name: str) -> bool:
+    """Whether the spec asks for a result; what is no result of a measurement is always revealed."""
+    if isinstance(spec, Match) and spec.count_first and name == "matching.early-rows":
+        return False  # rows come after the gate
+    if name == "tokens.kept":
+        return isinstance(spec, Match) and spec.keep_tokens
+    if isinstance(spec, Training):
+        return _asked_of_a_model(spec, name)
+    if isinstance(spec, Statistics):
+        return _asked_of_columns(spec, name)
+    if isinstance(spec, Score):
+        return _asked_of_a_prediction(spec, name)
+    if not isinstance(spec, Measure):
+        return True
+    matches = "matches" in spec.release
+    asked = {
+        "measure.enough": spec.computes,
+        "measure.count": spec.computes and matches and spec.round_to is None and spec.epsilon is None,
+        "measure.rounded": matches and spec.round_to is not None,
+        "measure.noised": matches and spec.epsilon is not None,
+        "measure.sums": "sums" in spec.release,
+    }
+    return asked.get(name, True)
+
+
+_FIGURES: Mapping[str, frozenset[str]] = {
+    "logistic": frozenset({"counts", "auc", "ks", "gains", "curves", "calibration", "confusion", "loss"}),
+    "multinomial": frozenset({"counts", "auc", "accuracy", "loss"}),
+}
+"""What an evaluation opens, by what the label is; of amounts and counts `_MEANS`."""
+_ORDERED = frozenset({"ks", "gains", "curves", "calibration"})
+"""What takes rows in order, which is done with a dealer only."""
+_MEANS = frozenset({"counts", "gains", "calibration", "loss", "range"})
+
+
+def _asked_of_a_model(spec: Training, name: str) -> bool:
+    """Whether training and evaluating this model reveals it."""
+    what, dot, item = name.partition(".")
+    if name == "training.resumed":
+        return spec.resumes
+    if dot and what == "metrics":
+        if item in ("groups", "group-names"):
+            return "metrics" in spec.release and bool(spec.groups)
+        opened = _FIGURES.get(spec.family, _MEANS) - (frozenset() if spec.dealer is not None else _ORDERED)
+        return "metrics" in spec.release and item in opened
+    if isinstance(spec, Glm):
+        sparse = float(spec.train.lasso) > 0
+        of_families = {
+            "label.scale": spec.family not in ("logistic", "multinomial"),
+            "label.classes": spec.family == "multinomial",
+            "residual-variance": spec.family == "linear" and not sparse,
+            "sparse.zeros": sparse,
+            **dict.fromkeys(
+                ("standard-errors", "intercept-error", "estimable"),
+                "inference" in spec.release or (spec.family == "linear" and not sparse),
+            ),
+            "hessians": "inference" in spec.release and spec.family != "linear",
+        }
+        if name in of_families:
+            return of_families[name]
+    if isinstance(spec, Trees):
+        asked = {
+            "trees.routing": spec.train.routing == "revealed",
+            "trees.stop": spec.train.patience > 0,
+            "trees.scale": spec.family != "logistic",
+        }
+        return asked.get(name, name != "auc" or "auc" in spec.release)
+    return name != "auc" or "auc" in spec.release
+
+
+def _asked_of_columns(spec: Statistics, name: str) -> bool:
+    """Whether looking at these columns in this way reveals it."""
+    what, dot, item = name.partition(".")
+    weighs = bool({"woe", "information_values"} & set(spec.release))
+    if what == "woe" and dot:
+        return weighs and (item != "values" or "information_values" in spec.release)
+    if what == "selection" and dot:
+        return spec.selects == "logistic" if item == "coefficients" else spec.selects is not None
+    if what == "statistics" and dot:
+        return item in ("sizes", *spec.release)
+    return spec.selects == "logistic"  # the whole model is trained first
+
+
+def _asked_of_a_prediction(spec: Score, name: str) -> bool:
+    """Whether predicting in this way reveals it.  Which kind of model it is, the spec does not say: all are counted."""
+    told = {"score.decision", "score.class", "score.decile", "score.rounded", "score.probability"}
+    if name in told:
+        chosen = {f"score.{spec.output}"} if spec.output != "decision" or spec.cuts else {"score.class"}
+        return name in chosen
+    return {"score.asked": spec.questions is not None, "score.stability": spec.stability is not None}.get(name, True)
+
+
+def _thresholds(spec: Spec) -> dict[str, Any]:
+    limits: dict[str, Any] = {"minimum_matches": spec.align.minimum_matches, "release": list(spec.release)}
+    if isinstance(spec, Training | Statistics):
+        limits["rare_category"] = spec.encoding.rare_category
+    if isinstance(spec, Score):
+        limits |= {"questions": spec.questions}
+    if isinstance(spec, Measure):
+        limits |= {"round_to": spec.round_to, "epsilon": spec.epsilon}
+    return limits
 
 
 def render(document: Mapping[str, Any]) -> list[str]:
@@ -165,8 +333,17 @@ def render(document: Mapping[str, Any]) -> list[str]:
         text.append(f"  - {line['learns']} ({line['precision']})")
     thresholds = document["thresholds"]
     text.append("Limits")
-    text.append(f"  - fewer than {thresholds['minimum_matches']} matching rows stop the job before training")
-    text.append(f"  - categories with fewer than {thresholds['rare_category']} rows are merged before encoding")
+    text.append(f"  - fewer than {thresholds['minimum_matches']} matching rows stop the job before more is revealed")
+    if "rare_category" in thresholds:
+        text.append(f"  - categories with fewer than {thresholds['rare_category']} rows are merged before encoding")
+    if thresholds.get("round_to") is not None:
+        text.append(f"  - the number of matches is told to the nearest multiple of {thresholds['round_to']}")
+    if thresholds.get("epsilon") is not None:
+        text.append(
+            f"  - the number of matches has noise of each owner: epsilon {thresholds['epsilon']} towards the other one"
+        )
+    if thresholds.get("questions") is not None:
+        text.append(f"  - at most {thresholds['questions']:,} questions are answered, one row at a time")
     text.append(f"  - of this, handed out as results: {', '.join(thresholds['release'])}; nothing else")
     text.append("This holds if")
     text.extend(f"  - {assumption}" for assumption in document["assumptions"])

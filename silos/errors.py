@@ -66,9 +66,10 @@ class LogRewritten(SiloError):
 class JobFailed(SiloError):
     """A job ended here; names the step and, where one is to blame, the silo.
 
-    silent: that silo just did not answer, so there is no use in waiting for what it has to say.
+    silent: that silo just did not answer, so there is no use in waiting for what it has to say.  lost: a process or a link
+    is gone, and nobody said anything wrong; another attempt may succeed.
     """
 
-    def __init__(self, step: str, reason: str, party: str = "", *, silent: bool = False) -> None:
+    def __init__(self, step: str, reason: str, party: str = "", *, silent: bool = False, lost: bool = False) -> None:
         super().__init__(reason)
-        self.step, self.party, self.silent = step, party, silent
+        self.step, self.party, self.silent, self.lost = step, party, silent, lost

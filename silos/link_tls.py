@@ -119,19 +119,16 @@ class TlsLink:
         self._inbox = bytearray()
         self._stage = memoryview(bytearray(RECORD_BYTES))
         self._records = 0
-        try:
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(sock)
             context = _context(server, credentials, peer, peer_certificate_der)
             _tune(sock)
             sock.setblocking(False)
-            self._tls = context.wrap_socket(sock, server_side=server, do_handshake_on_connect=False)
-        except BaseException:
-            sock.close()
-            raise
-        try:
+            # From here on the connection is the wrapper's; `sock` holds nothing any more.
+            wrapped = context.wrap_socket(sock, server_side=server, do_handshake_on_connect=False)
+            self._tls = opened.enter_context(wrapped)
             self._shake_hands(server, peer_certificate_der, timeout_s)
-        except BaseException:
-            self._tls.close()
-            raise
+            opened.pop_all()
 
     def _shake_hands(self, server: bool, peer_certificate_der: bytes, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s

@@ -7,6 +7,7 @@ once, in pairs or in a ring, always make progress (up to link_tls.INBOX_LIMIT_BY
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import math
 import os
@@ -219,33 +220,33 @@ def open_links(
     credentials: LinkCredentials,
     certificates: Mapping[str, bytes],
     timeout_s: float,
+    *,
+    patience_s: Mapping[str, float] | None = None,
 ) -> dict[str, TlsLink]:
     """Do the TLS handshake with every peer; of each pair the one named first in `participants` is the TLS server.
 
     Each party goes through its peers in the order of `participants`.  Nobody waits in a circle: take the first pair
     (p, q), in that order, that is not done; all pairs p and q have to do before it come earlier, so both are at it.
+    timeout_s, patience_s: as for LinkChannel; a peer comes when it has read its data and met those before us.
 
     Raises: what TlsLink raises, after closing everything, including the sockets not yet used.
     """
     place = {name: i for i, name in enumerate(participants)}
-    waiting = dict(sorted(sockets.items(), key=lambda item: place[item[0]]))
     links: dict[str, TlsLink] = {}
-    try:
-        for peer in list(waiting):
+    with contextlib.ExitStack() as opened:
+        for sock in sockets.values():
+            opened.enter_context(sock)  # until a link takes it over, which leaves nothing here to close
+        for peer in sorted(sockets, key=lambda name: place[name]):
             links[peer] = TlsLink(
-                waiting.pop(peer),
+                sockets[peer],
                 server=place[me] < place[peer],
                 credentials=credentials,
                 peer=peer,
                 peer_certificate_der=certificates[peer],
-                timeout_s=timeout_s,
+                timeout_s=(patience_s or {}).get(peer, timeout_s),
             )
-    except BaseException:
-        for link in links.values():
-            link.close()
-        for sock in waiting.values():
-            sock.close()
-        raise
+            opened.callback(links[peer].close)
+        opened.pop_all()
     return links
 
 

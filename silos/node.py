@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 
-from silos import checkpoints, policy
+from silos import checkpoints, leftovers, policy
 from silos.board import FINAL, Board
 from silos.client import CoordinatorClient, connect
 from silos.config import Home, SiloConfig
@@ -137,8 +137,7 @@ class Node:
         if job in self._tasks:
             return
         if state in FINAL:
-            silo.board.forget(job)
-            self._settled.discard(job)
+            self._over(silo, job)  # it may have ended while this node was away
         elif job not in self._settled:
             busy = len(self._tasks) >= silo.config.limits.concurrent_jobs
             self._parts[job] = Participation(silo, job, busy)
@@ -153,7 +152,7 @@ class Node:
             self._parts[job] = part  # `_shut_down` says goodbye
             return
         if silo.board.state(job) in FINAL:
-            silo.board.forget(job)
+            self._over(silo, job)  # it may have ended before its task had a look at it, which leaves it alone then
         else:
             self._settled.add(job)
         error = task.exception()
@@ -163,6 +162,13 @@ class Node:
         farewell = asyncio.create_task(_farewell(part, f"the node of {silo.name} had an internal error", "node"))
         self._farewells.add(farewell)
         farewell.add_done_callback(self._farewells.discard)
+
+    def _over(self, silo: Silo, job: str) -> None:
+        """Forget a job that has ended and has no task, and remove what was kept to go on with it."""
+        silo.board.forget(job)
+        self._settled.discard(job)
+        with contextlib.suppress(ConfigError):  # raised where the coordinator's text is no job id
+            leftovers.tidy(silo.home.job(job))
 
     async def _shut_down(self, name: str) -> None:
         """Stop every job (its worker dies with its task) and say so, for as long as the coordinator answers."""

@@ -13,30 +13,41 @@ import asyncio
 import base64
 import contextlib
 import datetime as dt
+import functools
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
-from coordinator.envelope import EnvelopeError, digest
+from coordinator.envelope import EnvelopeError, Statement, digest
 from mpc.errors import ProtocolError
-from silos import catalogue
+from silos import catalogue, leftovers
+from silos.attempts import Attempts
 from silos.board import FINAL, Board
 from silos.client import CoordinatorClient
 from silos.config import Home, SiloConfig
-from silos.consent import Consent, session_id, verify_consents
+from silos.consent import Consent, Expected, check_key, own_chain, verify_consents
 from silos.diary import Diary
 from silos.disclosure import Registry
-from silos.errors import CoordinatorRefused, CoordinatorUnreachable, JobFailed, PolicyDenied, SiloError
+from silos.errors import (
+    ConsentError,
+    CoordinatorRefused,
+    CoordinatorUnreachable,
+    JobFailed,
+    PolicyDenied,
+    SiloError,
+)
 from silos.identity import Identity
 from silos.link_tls import LinkCredentials, make_link_credentials
+from silos.models import ModelStore, without_part
 from silos.results import result_digest, write_result
 from silos.review import Approved, View, read_view, review
-from silos.streams import DirectListener, StreamPlan, connect_streams
+from silos.streams import DirectListener
 from silos.times import from_text, utcnow
 from silos.validation import write_private
-from silos.workers import Outcome, run_worker
+from silos.workers import Outcome
 
 T = TypeVar("T")
 log = logging.getLogger("accord.node")
@@ -66,11 +77,14 @@ class Silo:
 
 @dataclass
 class Participation:
-    """One job at one silo; `take_part` is the whole of it.  busy: the silo runs as many jobs as it may already."""
+    """One job at one silo; `take_part` is the whole of it.  busy: the silo runs as many jobs as it may already.  resumes: it
+    goes on with the job after it was stopped.
+    """
 
     silo: Silo
     job: str
     busy: bool = False
+    resumes: bool = False
     deadline: dt.datetime = field(default_factory=lambda: utcnow() + dt.timedelta(hours=1))
     diary: Diary | None = None
 
@@ -88,17 +102,20 @@ class Participation:
             return
         diary.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if "consented" in diary.events():
-            await self.give_up(f"the node of {self.silo.name} restarted during the job", "restart")
+            if not await self._resume(view):
+                await self.give_up(f"the node of {self.silo.name} restarted during the job", "restart")
+            self._tidy()
             return
         if view.state == "disclosed" and self.busy:
             await self._say_last("refused", {"reason": f"{self.silo.name} runs as many jobs as it may", "rule": ""})
         elif view.state == "disclosed":
             await self._consider(view)
         diary.close()
+        self._tidy()
 
     async def give_up(self, reason: str, step: str) -> None:
         """End a job that this silo cannot go on with; before everybody has consented that is a refusal."""
-        if self.diary is None or self.diary.closed:
+        if self.diary is None or self.diary.closed or (self.resumes and step == "stop"):
             return
         await self._catch_up()
         view = await self._view()
@@ -107,6 +124,7 @@ class Participation:
         elif view.state not in FINAL:
             await self._say_last("failed", {"step": step, "reason": reason, "party": ""})
         self.diary.close()
+        self._tidy()
 
     async def _consider(self, view: View) -> None:
         try:
@@ -120,12 +138,19 @@ class Participation:
             return
         now = utcnow()
         link = make_link_credentials(self.silo.name, self.job, from_text(approved.spec.valid_until), now)
+        self.resumes = approved.spec.resumes
+        if self.resumes:
+            leftovers.keep_link(self._folder, link)
         try:
             await self._say("consented", self._consent_body(approved, link))
         except CoordinatorRefused as exc:  # most likely another participant has refused meanwhile
             await self._say_last("refused", {"reason": str(exc)[:MAX_SENTENCE], "rule": ""})
             return
         log.info("job %s consented under rule '%s'", self.job, approved.decision.rule)
+        await self._go(approved, link)
+
+    async def _go(self, approved: Approved, link: LinkCredentials) -> None:
+        """From the consent to the end."""
         try:
             if await self._ended_before_ready():
                 return
@@ -133,6 +158,24 @@ class Participation:
             await self._until_ended(self._run(approved, link), limit_s)
         except (SiloError, ProtocolError, EnvelopeError) as exc:
             await self._fail(exc)
+
+    async def _resume(self, view: View) -> bool:
+        """Go on with a job that the node was in when it stopped; False if that cannot be."""
+        link = leftovers.kept_link(self._folder)
+        if link is None or self.diary is None or view.state not in ("disclosed", "ready", "running"):
+            return False
+        self.resumes = True  # before anything is waited for: a node that is stopped again leaves the job open again
+        try:
+            approved = await asyncio.to_thread(
+                review, view, self.silo.home, self.silo.name, utcnow(), self.silo.registry
+            )
+        except (SiloError, EnvelopeError) as exc:
+            await self.give_up(str(exc)[:MAX_SENTENCE], "restart")
+            return True
+        await self._catch_up()
+        await self._go(approved, link)
+        self.diary.close()
+        return True
 
     def _consent_body(self, approved: Approved, link: LinkCredentials) -> dict[str, Any]:
         commitment = ""
@@ -175,32 +218,39 @@ class Participation:
 
     async def _run(self, approved: Approved, link: LinkCredentials) -> None:
         consents = await self._verified_consents(approved)
-        await self._say(
-            "started",
-            {
-                "links": {name: c.link for name, c in consents.items()},
-                "identities": {name: c.identity for name, c in consents.items()},
-            },
-        )
-        streams = await connect_streams(
-            StreamPlan(
-                job=self.job,
-                session=bytes.fromhex(session_id(approved.spec_digest, consents)),
-                me=self.silo.name,
-                participants=approved.spec.participants,
-                endpoints={name: c.body.endpoint for name, c in consents.items()},
-                tokens={name: bytes.fromhex(c.body.link_token) for name, c in consents.items()},
-                links=approved.spec.links,
-                timeout_s=approved.spec.limits.timeout_s,
-            ),
-            self.silo.client.relay,
-            self.silo.listener,
-        )
-        try:
-            outcome = await self._work(self._order(approved, link, consents), streams.sockets)
-        finally:
-            await streams.close()
-        await self._finish(approved, outcome)
+        if self.diary is not None and "started" not in self.diary.events():
+            await self._say(
+                "started",
+                {
+                    "links": {name: c.link for name, c in consents.items()},
+                    "identities": {name: c.identity for name, c in consents.items()},
+                },
+            )
+        kept = leftovers.kept_outcome(self._folder)
+        if kept is None:
+            me = self.silo.name
+            where = me, self._folder, self.silo.client, self.silo.listener
+            released = functools.partial(self._released, approved.expected(me, self.silo.identity.fingerprint))
+            outcome = await Attempts(*where, approved, link, consents, self.silo.home.tokens).outcome(released)
+            kept = outcome, secrets.token_hex(16)
+        await self._finish(approved, *kept)
+
+    async def _released(self, expected: Expected) -> set[str]:
+        """The owners that have released their results of this job, by their own signatures.
+
+        The coordinator only carries what they said: if we believed it, we would end the job while a partner still needs us to
+        get its rows.  What does not verify has not been said.
+        """
+        view, silos = await self._view(), set[str]()
+        for silo in expected.spec.owners:
+            try:
+                said = statements(silo, expected, view.entries, view.keys)
+            except ConsentError as exc:
+                log.warning("job %s: what the coordinator shows of %s is not believed: %s", self.job, silo, exc)
+                continue
+            if any(statement.event == "released" for statement in said):
+                silos.add(silo)
+        return silos
 
     async def _verified_consents(self, approved: Approved) -> dict[str, Consent]:
         view = await self._view()
@@ -209,41 +259,11 @@ class Participation:
         expected = approved.expected(self.silo.name, self.silo.identity.fingerprint)
         return verify_consents(expected, view.entries, view.keys, utcnow())
 
-    def _order(self, approved: Approved, link: LinkCredentials, consents: Mapping[str, Consent]) -> dict[str, Any]:
-        data = approved.dataset
-        return {
-            "me": self.silo.name,
-            "spec": approved.spec.document(),
-            "dataset": None if data is None else data.model_dump(include={"name", "path", "format", "sha256"}),
-            "session": session_id(approved.spec_digest, consents),
-            "link_key": link.key_pem.decode(),
-            "link_certificates": {n: base64.b64encode(c.certificate_der).decode() for n, c in consents.items()},
-        }
+    async def _finish(self, approved: Approved, outcome: Outcome, salt: str) -> None:
+        """The log holds the result's digest before the result exists for anybody: a release cannot go unrecorded.
 
-    async def _work(self, order: Mapping[str, Any], sockets: Mapping[str, Any]) -> Outcome:
-        latest: list[tuple[str, int, int]] = []
-        news = asyncio.Event()
-
-        def progress(stage: str, done: int, total: int) -> None:
-            latest[:] = [(stage, done, total)]
-            news.set()
-
-        async def forward() -> None:
-            while True:
-                await news.wait()
-                news.clear()
-                with contextlib.suppress(CoordinatorRefused, CoordinatorUnreachable):  # only for people who watch
-                    await self.silo.client.progress(self.job, *latest[0])
-
-        forwarding = asyncio.create_task(forward())
-        try:
-            return await run_worker(order, sockets, self.silo.home.job(self.job) / "worker.log", progress)
-        finally:
-            forwarding.cancel()
-            await asyncio.gather(forwarding, return_exceptions=True)
-
-    async def _finish(self, approved: Approved, outcome: Outcome) -> None:
-        """The log holds the result's digest before the result exists for anybody: a release cannot go unrecorded."""
+        A node that was stopped on the way does all of it again, but says nothing twice.
+        """
         me, spec = self.silo.name, approved.spec
         if approved.dataset is not None:
             extra = sorted(set(outcome.items) - set(spec.release))
@@ -251,16 +271,24 @@ class Participation:
                 raise JobFailed(
                     "release", f"the worker of {me} released {extra or 'nothing'}, which is not in the spec"
                 )
-            salt = secrets.token_hex(16)
-            released = result_digest(salt, outcome.result)
-            await self._say("released", {"recipient": me, "result_digest": released, "items": outcome.items})
+            table, said = self.silo.home.table(self.job), self.diary.events() if self.diary is not None else []
+            result, part = without_part(outcome.result)
+            leftovers.check_table(self._folder, table, me, result)
+            if spec.resumes:
+                leftovers.keep_outcome(self._folder, outcome, salt)
+            if "released" not in said:
+                released = result_digest(salt, result)
+                await self._say("released", {"recipient": me, "result_digest": released, "items": outcome.items})
+            leftovers.hand_out_table(self._folder, table, result)
+            if part is not None:
+                ModelStore(self.silo.home.root).save(part)
             write_result(
                 self.silo.home.result(self.job),
                 job=self.job,
                 silo=me,
                 spec_digest=approved.spec_digest,
                 salt=salt,
-                result=outcome.result,
+                result=result,
             )
         await self._say("finished", {"cost": outcome.cost})
 
@@ -324,12 +352,34 @@ class Participation:
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_S)
 
+    @property
+    def _folder(self) -> Path:
+        return self.silo.home.job(self.job)
+
+    def _tidy(self) -> None:
+        if self.diary is not None and self.diary.closed:
+            leftovers.tidy(self._folder)
+
     def _left_s(self) -> float:
         return max(0.0, (self.deadline - utcnow()).total_seconds())
 
     def _diary(self, view: View) -> Diary:
         home = self.silo.home
         return Diary(home.job(self.job), self.silo.name, self.job, digest(view.spec), self.silo.identity)
+
+
+def statements(silo: str, expected: Expected, entries: Sequence[bytes], keys: Mapping[str, bytes]) -> list[Statement]:
+    """What a silo has said about the job, checked: by the key that we pinned, complete up to the last of it, of this spec.
+
+    Raises: ConsentError.
+    """
+    if silo not in keys:
+        raise ConsentError(f"{silo} is not enrolled", silo)
+    check_key(silo, keys[silo], expected.pins)
+    said = [sealed.statement for sealed in own_chain(silo, entries, keys[silo])]
+    if any((one.job, one.spec_digest) != (expected.spec.job, expected.spec_digest) for one in said):
+        raise ConsentError(f"{silo} has made these statements about another job or spec", silo)
+    return said
 
 
 def _deadline(view: View) -> dt.datetime:

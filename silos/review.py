@@ -20,8 +20,9 @@ from silos.config import Home
 from silos.consent import Expected, check_key, own_chain
 from silos.disclosure import Registry, disclosure, load_reveals
 from silos.errors import ConsentError, DisclosureError, SpecError
+from silos.models import ModelPart, ModelStore
 from silos.policy import Decision
-from silos.spec import Spec, parse_spec, spec_digest
+from silos.spec import Score, Spec, parse_spec, spec_digest
 from silos.times import from_text
 
 
@@ -40,13 +41,17 @@ class View:
 
 @dataclass(frozen=True)
 class Approved:
-    """A job this silo is ready to sign for.  dataset: None for the dealer."""
+    """A job this silo is ready to sign for.
+
+    dataset: None for an assistant.  part: our part of the model that the job predicts with, if it does.
+    """
 
     spec: Spec
     spec_digest: str
     disclosure_digest: str
     decision: Decision
     dataset: Dataset | None
+    part: ModelPart | None = None
 
     def expected(self, me: str, fingerprint: str) -> Expected:
         """What every participant's consent must say, our own key included."""
@@ -108,4 +113,38 @@ def review(view: View, home: Home, me: str, now: dt.datetime, registry: Registry
         dataset = catalogue.load(home.catalogue).dataset(party.dataset)
         dataset.check(party)
         catalogue.verify_unchanged(dataset)
-    return Approved(spec, subject, digest(computed), decision, dataset)
+    part = _part(home, spec, me) if isinstance(spec, Score) and party is not None else None
+    return Approved(spec, subject, digest(computed), decision, dataset, part)
+
+
+def _part(home: Home, spec: Score, me: str) -> ModelPart:
+    """Our part of the model that a job predicts with, which must be of these owners and read the columns that we agree to.
+
+    Raises: ConfigError if we keep none; SpecError if it is of others, or reads other columns.
+    """
+    part = ModelStore(home.root).load(spec.model)
+    own = next(p for p in spec.parties if p.silo == me)
+    if part.owners != spec.owners:
+        raise SpecError(f"model {spec.model} is of {', '.join(part.owners)}, in this order")
+    if part.silo != me or part.purpose != spec.purpose:
+        raise SpecError(f"model {spec.model} is for the purpose '{part.purpose}'")
+    reads = {(f.column, f.as_) for f in part.features}
+    if not reads <= {(f.column, f.as_) for f in own.features}:
+        shown = ", ".join(f"{column} as {form}" for column, form in sorted(reads))
+        raise SpecError(f"the part of {me} of model {spec.model} reads the columns {shown}")
+    _check_output(spec, part)
+    if part.exposed != (own.offset is not None):
+        missing = "has an offset, and the job names none" if part.exposed else "has no offset"
+        raise SpecError(f"the part of {me} of model {spec.model} {missing}")
+    return part
+
+
+def _check_output(spec: Score, part: ModelPart) -> None:
+    """Whether a model of this kind can tell what is asked for.  Raises: SpecError."""
+    several = part.family in ("multinomial", "multiclass")
+    if several and (spec.output not in ("decision", "probability") or spec.cuts or spec.questions is not None):
+        raise SpecError(
+            "a model of several classes tells decisions without a cut, or probabilities, of all rows at once"
+        )
+    if not several and spec.output == "decision" and not spec.cuts:
+        raise SpecError("a decision takes one number in 'cuts'")

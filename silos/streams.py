@@ -115,16 +115,16 @@ async def connect_streams(plan: StreamPlan, open_relay: OpenRelay, listener: Dir
         `plan.timeout_s`; nothing stays open then.
     """
     tasks = {peer: asyncio.create_task(_connect(plan, peer, open_relay, listener)) for peer in plan.peers}
-    try:
+    async with contextlib.AsyncExitStack() as opened:
+        opened.push_async_callback(_abandon, tasks.values())
         if tasks:
             done, _ = await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_EXCEPTION)
             for task in tasks.values():
                 if task in done:
                     task.result()  # raises what went wrong, before we ask one that is still waiting
-        return Streams({peer: task.result() for peer, task in tasks.items()})
-    except BaseException:
-        await _abandon(tasks.values())
-        raise
+        streams = Streams({peer: task.result() for peer, task in tasks.items()})
+        opened.pop_all()
+    return streams
 
 
 async def _connect(plan: StreamPlan, peer: str, open_relay: OpenRelay, listener: DirectListener | None) -> _Stream:
@@ -151,14 +151,14 @@ async def _accept(plan: StreamPlan, peer: str, relay: _RelayPath, listener: Dire
         asyncio.create_task(_accept_direct(listener, plan.greeting(peer))),
         asyncio.create_task(relay.until_open(relay.accept, HEAD_START_S)),
     ]
-    try:
+    async with contextlib.AsyncExitStack() as opened:
+        opened.push_async_callback(_abandon, paths)
         done, rest = await asyncio.wait(paths, return_when=asyncio.FIRST_COMPLETED)
         winner = next(path for path in paths if path in done)
         await _abandon(rest | (done - {winner}))
-        return winner.result()
-    except BaseException:
-        await _abandon(paths)
-        raise
+        stream = winner.result()
+        opened.pop_all()
+    return stream
 
 
 async def _accept_direct(listener: DirectListener, greeting: Greeting) -> _Stream:

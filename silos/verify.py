@@ -75,8 +75,9 @@ SPEC = {
     "purpose": str,
     "valid_until": TIME,
     "parties": [dict],
-    "randomness": re.compile("dealer|verified-dealer|ot"),
+    "randomness": (re.compile("dealer|verified-dealer|ot"), None),
     "dealer": (SILO, None),
+    "helper": (SILO, None),
     "release": [str],
 }
 RESULT = {
@@ -411,7 +412,7 @@ def check_entry(files: Mapping[str, bytes], index: int, head: Head, key_of: Call
 
 @dataclass(frozen=True)
 class Story:
-    """One job as its entries tell it.  participants: the data owners in spec order, then the dealer if there is one."""
+    """One job as its entries tell it.  participants: the data owners in spec order, then the dealer or the helper, if any."""
 
     entries: Sequence[Entry]
     spec: dict[str, Any]
@@ -433,15 +434,16 @@ def tell(job: str, logged: Sequence[Entry]) -> Story:
         expect(places == [place], f"{where}: a job opens with one 'proposed' and then one 'disclosed' entry")
     proposed, disclosed = entries[:2]
     expect(disclosed.silo == proposed.silo, f"{disclosed}: the job was proposed by {proposed.silo}")
-    spec, disclosure = proposed.body["spec"], disclosed.body["disclosure"]
+    spec, disclosure = {"helper": None, **proposed.body["spec"]}, disclosed.body["disclosure"]  # older specs lack it
     expect(
         fits({k: spec[k] for k in SPEC.keys() & spec.keys()}, SPEC),
         f"{proposed}: its spec lacks something that every spec has",
     )
-    owners, digest = [party.get("silo") for party in spec["parties"]], sha256(canonical(spec))
-    participants = owners if spec["dealer"] is None else [*owners, spec["dealer"]]
-    dealt = (spec["randomness"] == "ot") == (spec["dealer"] is None)
+    owners, digest = [party.get("silo") for party in spec["parties"]], sha256(canonical(proposed.body["spec"]))
+    participants = [*owners, *(spec[role] for role in ("dealer", "helper") if spec[role] is not None)]
+    dealt = (spec["randomness"] in ("ot", None)) == (spec["dealer"] is None)
     expect(dealt, f"{proposed}: its spec names a dealer where there is none, or none where there is one")
+    expect(spec["dealer"] is None or spec["helper"] is None, f"{proposed}: its spec names a dealer and a helper")
     distinct = owners and fits(owners, [SILO]) and len(set(participants)) == len(participants)
     expect(distinct and "coordinator" not in participants, f"{proposed}: its spec names no distinct participants")
     expect(spec["job"] == job, f"{proposed}: its spec is of job {spec['job']}, the manifest of {job}")
@@ -508,7 +510,7 @@ def check_consents(story: Story) -> str:
         same = entry.body["disclosure_digest"] == disclosed
         expect(same, f"{entry}: it is a consent to another disclosure than this job's")
         bound = bool(entry.body["dataset_commitment"]) == (silo in story.owners)
-        expect(bound, f"{entry}: a data owner commits to its data set, the dealer to none")
+        expect(bound, f"{entry}: a data owner commits to its data set, and nobody else to one")
         limit = min(story.spec["valid_until"], entry.body["valid_until"])
         for use in (entry, *story.said("started").values()):
             expect(use.time < limit, f"{use}: at {use.time} the consent of {silo}, valid until {limit}, had expired")
@@ -543,15 +545,16 @@ def check_releases(story: Story) -> str:
 
 def check_costs(story: Story) -> str:
     """Costs are of this job: bytes to its participants, correlated randomness at the owners, who use it together."""
-    used, finished = dict[str, list[str]](), story.said("finished")
+    used, finished, owners = dict[str, list[str]](), story.said("finished"), story.owners
+    users = owners if story.spec["randomness"] is not None else []
     for silo, entry in finished.items():
         cost = entry.body["cost"]
         expect(cost["bytes_sent"].keys() <= set(story.participants), f"{entry}: it sent bytes to a silo without a part")
         for kind, count in cost["randomness"].items():
-            good = fits(count, {"correlations": int, "words": int}) and silo in story.owners
+            good = fits(count, {"correlations": int, "words": int}) and silo in users
             expect(good, f"{entry}: its account of the randomness '{kind}' is not what the format has here")
         used[silo] = [f"{count['correlations']} {kind}" for kind, count in sorted(cost["randomness"].items())]
-    told = [(finished[silo], used[silo]) for silo in story.owners if silo in used]
+    told = [(finished[silo], used[silo]) for silo in owners if silo in used]
     for entry, kinds in told:
         expect(
             kinds == told[0][1],
@@ -687,7 +690,9 @@ def summarise(story: Story, state: str) -> Summary:
     learned = [f"{line['silo']} learns {line['learns']}" for line in told if fits(line, shape)]
     timeline = [f"{e.time}  {e.silo}: {e.event}" for e in story.entries]
     who = (story.entries[0].silo, story.participants)
-    return Summary(spec["job"], spec["kind"], spec["purpose"], spec["randomness"], *who, state, timeline, learned)
+    return Summary(
+        spec["job"], spec["kind"], spec["purpose"], spec["randomness"] or "none", *who, state, timeline, learned
+    )
 
 
 def verify_bundle(

@@ -8,33 +8,36 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
+import os
 import resource
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from mpc.correlations import Usage
-from mpc.dealer import run_dealer
-from mpc.errors import LocalProtocolError, PeerLost, ProtocolError, RemoteProtocolError
+from mpc.errors import PeerLost, ProtocolError, RemoteProtocolError
 from mpc.kinds import warm_up
-from silos.catalogue import file_sha256, load_columns
-from silos.errors import CatalogueError, SiloError
+from silos import leftovers
+from silos.errors import SiloError
 from silos.links import LinkChannel, LinkCredentials, open_links
 from silos.spec import Spec, parse_spec
+from silos.tables import Source
+from silos.tasks import Task, perform
 from silos.times import from_text, utcnow
-
-if TYPE_CHECKING:
-    from vertical.job import Plan
+from silos.workers import LEAST_SILENT_S
 
 PROGRESS_EVERY_S = 0.2
+ALIVE_EVERY_S = LEAST_SILENT_S / 5
+THOUSAND = 1000
+_SAYING = threading.Lock()
 
 
 class Order(BaseModel):
@@ -44,10 +47,13 @@ class Order(BaseModel):
     me: str
     spec: dict[str, Any]
     dataset: dict[str, Any] | None
+    folder: str
+    tokens: str
     session: str
     fds: dict[str, int]
     link_key: str
     link_certificates: dict[str, str]
+    part: dict[str, Any] | None
 
     def __repr__(self) -> str:
         return f"Order(me={self.me!r})"
@@ -61,7 +67,10 @@ class Reporter:
         self.seconds: dict[str, float] = {}
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Note a step; tell the node when the stage changes or ends, and otherwise a few times a second."""
+        """Note a step; tell the node when the stage changes or ends, and otherwise a few times a second.
+
+        Others see it, so large numbers, from which a size could be read, go out as thousandths.
+        """
         now = time.monotonic()
         changed = stage != self._stage
         if changed:
@@ -69,6 +78,8 @@ class Reporter:
             self._stage = stage
         if changed or done == total or now - self._said > PROGRESS_EVERY_S:
             self._said = now
+            if total > THOUSAND:
+                done, total = done * THOUSAND // total, THOUSAND
             say({"progress": {"stage": stage, "done": done, "total": total}})
 
     def _close(self, now: float) -> None:
@@ -86,15 +97,32 @@ class Reporter:
         return self._stage
 
 
+class _TellOfCompiling(logging.Handler):
+    """Makes a stage of it that kernels are compiled, once for a machine."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__()
+        self._reporter, self._done = reporter, 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Another kernel is compiled; how many there will be is not known."""
+        self._done += 1
+        self._reporter.progress("compile, once for this machine", self._done, 0)
+
+
 def say(message: Mapping[str, Any]) -> None:
     """One line to the node."""
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+    with _SAYING:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
 
 
-def failed(step: str, reason: str, party: str = "", *, silent: bool = False) -> dict[str, Any]:
-    """The last line of a worker that failed.  party: whose fault it is, if a peer's; silent: it just did not answer."""
-    return {"failed": {"step": step, "reason": reason, "party": party, "silent": silent}}
+def failed(step: str, reason: str, party: str = "", *, silent: bool = False, lost: bool = False) -> dict[str, Any]:
+    """The last line of a worker that failed.
+
+    party: whose fault it is, if a peer's.  silent: it just did not answer.  lost: its link is gone.
+    """
+    return {"failed": {"step": step, "reason": reason, "party": party, "silent": silent, "lost": lost}}
 
 
 def connect(order: Order, spec: Spec) -> LinkChannel:
@@ -103,7 +131,8 @@ def connect(order: Order, spec: Spec) -> LinkChannel:
     credentials = LinkCredentials(order.link_key.encode(), certificates[order.me])
     sockets = {peer: socket.socket(fileno=fd) for peer, fd in order.fds.items()}
     participants, timeout_s = spec.participants, spec.limits.timeout_s
-    links = open_links(order.me, participants, sockets, credentials, certificates, timeout_s)
+    waits = patience(order.me, spec)
+    links = open_links(order.me, participants, sockets, credentials, certificates, timeout_s, patience_s=waits)
     session = bytes.fromhex(order.session)
     return LinkChannel(
         order.me,
@@ -112,136 +141,95 @@ def connect(order: Order, spec: Spec) -> LinkChannel:
         links,
         timeout_s,
         uncounted=set(participants) - set(spec.owners),
-        patience_s=patience(order.me, spec),
+        patience_s=waits,
     )
 
 
 def patience(me: str, spec: Spec) -> dict[str, float]:
     """Seconds to wait for each peer, so that of several who wait for each other the one next to the fault speaks first.
 
-    A data owner waits for the dealer, which waits for nobody, as long as the spec says, and half as long again for the
-    other owner, which may itself be waiting for the dealer.  The dealer has nothing to do while the owners work: it
-    waits for them until the job's time is over; an owner that fails closes its links.  Without a dealer all wait alike.
+    A data owner waits for the dealer or helper, which waits for nobody, as long as the spec says, and half as long again for
+    another owner, which may itself be waiting for the dealer.  The dealer has nothing to do while the owners work: it
+    waits for them until the job's time is over; an owner that fails closes its links.  Without either all wait alike.
     """
-    if spec.dealer is None:
+    if spec.assistant is None:
         return {}
-    if me == spec.dealer:
+    if me == spec.assistant:
         left_s = (from_text(spec.valid_until) - utcnow()).total_seconds()
         return dict.fromkeys(spec.owners, max(left_s, spec.limits.timeout_s))
     return {owner: 1.5 * spec.limits.timeout_s for owner in spec.owners if owner != me}
 
 
-def plan_of(spec: Spec, me: str) -> Plan:
-    """The part of the spec that the computation depends on."""
-    from vertical.encoding import Feature
-    from vertical.job import Plan
-    from vertical.logistic import Settings
-
-    party = next(p for p in spec.parties if p.silo == me)
-    return Plan(
-        parties=spec.owners,
-        randomness=spec.randomness,
-        dealer=spec.dealer,
-        me=spec.owners.index(me),
-        active=spec.owners.index(spec.active),
-        key=party.key,
-        label=party.label,
-        features=tuple(Feature(f.column, f.as_) for f in party.features),
-        matching=spec.align.protocol,
-        identifier=spec.align.identifier,
-        region=spec.align.region,
-        duplicates=spec.align.duplicates,
-        minimum_matches=spec.align.minimum_matches,
-        winsorise_sd=spec.encoding.winsorise_sd,
-        rare_category=spec.encoding.rare_category,
-        settings=Settings(float(spec.train.ridge), spec.train.passes, spec.train.period, spec.train.harmonics),
-        holdout_percent=spec.evaluate.holdout_percent,
-        salt=bytes.fromhex(spec.evaluate.salt),
-        release=spec.release,
-    )
-
-
-def check_unchanged(dataset: dict[str, Any]) -> None:
-    """The file must still be the one that the consent commits to.
-
-    Called after the columns are read: whatever changed before or during the reading is noticed, and what changes later
-    does not matter.  Raises: CatalogueError.
-    """
-    if file_sha256(dataset["path"]) != dataset["sha256"]:
-        raise CatalogueError(f"the file of data set '{dataset['name']}' has changed since the consent")
-
-
-def read_columns(dataset: dict[str, Any], plan: Plan) -> dict[str, npt.NDArray[Any]]:
-    """The job's columns as the computation wants them: numbers as float64, identifiers and all else as text."""
-    numbers = {f.column for f in plan.features if f.kind == "number"} | {plan.label}
-    table = load_columns(dataset["path"], dataset["format"], plan.columns, as_text=plan.key)
-    columns: dict[str, npt.NDArray[Any]] = {}
-    for name in plan.columns:
-        values = table.column(name)
-        if name in numbers:
-            try:
-                columns[name] = np.array(values.cast("float64").to_numpy(), dtype=np.float64)
-            except pa.ArrowInvalid:  # its text quotes the value
-                raise CatalogueError(
-                    f"column '{name}' of {plan.parties[plan.me]} holds values that are not numbers"
-                ) from None
-        else:
-            column = np.empty(len(values), dtype=object)
-            column[:] = [(_identifier if name in plan.key else _level)(v) for v in values.to_pylist()]
-            columns[name] = column
-    return columns
-
-
-def _level(value: Any) -> str | bytes | None:
-    return value if value is None or isinstance(value, bytes) else str(value)
-
-
-def _identifier(value: Any) -> str | bytes | None:
-    """As text; a whole number that the file keeps as a float, because others are missing, has no fraction."""
-    if isinstance(value, float):
-        return None if value != value else str(int(value)) if value.is_integer() else str(value)
-    return _level(value)
-
-
 def run(order: Order, reporter: Reporter) -> dict[str, Any]:
     """Do the job; returns the last line for the node."""
     spec = parse_spec(order.spec)
-    warm_up()
+    if spec.resumes:
+        leftovers.take_turn(Path(order.folder))
+    prepare_kernels(spec, order.me, reporter)
+    done = perform(
+        Task(
+            spec=spec,
+            me=order.me,
+            source=None if order.dataset is None else Source.of(order.dataset),
+            rows=0 if order.dataset is None else int(order.dataset["rows"]),
+            folder=Path(order.folder),
+            tokens=Path(order.tokens),
+            session=bytes.fromhex(order.session),
+            connect=lambda: connect(order, spec),
+            progress=reporter.progress,
+            part=order.part,
+        )
+    )
+    channel = done.channel
+    cost = {
+        "rounds": channel.rounds,
+        "bytes_sent": dict(channel.bytes_sent) if spec.sizes_are_mutual else {},
+        "seconds": reporter.finish(),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "randomness": randomness_used(done.used),
+    }
+    channel.close()
+    return {"result": done.result, "items": list(done.items), "cost": cost}
+
+
+def prepare_kernels(spec: Spec, me: str, reporter: Reporter) -> None:
+    """Load the kernels that the job needs; the first job after an installation compiles them, which takes a minute."""
+    told = _TellOfCompiling(reporter)
+    compiling = logging.getLogger("accord.compile")
+    compiling.setLevel(logging.INFO)
+    compiling.addHandler(told)
+    if spec.computes:
+        warm_up()
+    if spec.kind in ("vertical.trees", "vertical.score"):
+        from vertical.trees import histogram
+
+        histogram.warm_up()
     if spec.randomness == "ot":
         from mpc.ot import products as transfers
 
         transfers.warm_up()
-    if spec.align.protocol == "vole-psi" and order.me != spec.dealer:
-        from mpc.matching import kernels as matching
+    if me == spec.dealer:
+        return
+    from mpc.matching import kernels as matching
 
-        matching.warm_up()
-    if order.me == spec.dealer:
-        channel = connect(order, spec)
-        reporter.progress("deal", 0, 1)
-        run_dealer(channel, spec.owners)
-        reporter.progress("deal", 1, 1)
-        ran = None
-    else:
-        from vertical.job import run as run_owner
+    matching.warm_up()
+    if spec.align.protocol == "oprf-psi":
+        load_sodium()
+    if spec.align.protocol == "hidden":
+        from mpc.matching import hidden
 
-        if order.dataset is None:
-            raise LocalProtocolError(f"{order.me} has no data set for this job")
-        plan = plan_of(spec, order.me)
-        columns = read_columns(order.dataset, plan)
-        check_unchanged(order.dataset)
-        channel = connect(order, spec)
-        ran = run_owner(plan, columns, channel, bytes.fromhex(order.session), reporter.progress)
-    cost = {
-        "rounds": channel.rounds,
-        "bytes_sent": dict(channel.bytes_sent),
-        "seconds": reporter.finish(),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "randomness": {} if ran is None else randomness_used(ran.used),
-    }
-    channel.close()
-    if ran is None:
-        return {"result": None, "items": [], "cost": cost}
-    return {"result": ran.result, "items": list(spec.release), "cost": cost}
+        hidden.warm_up()
+    if me != spec.helper:
+        from vertical import batches
+
+        batches.warm_up()
+
+
+def load_sodium() -> None:
+    """Load the binding of libsodium and remove the copy of the library that it leaves in the temporary directory."""
+    import rbcl  # noqa: F401 - loading it makes the copy
+
+    Path(sys.modules["rbcl._sodium"].lib_path).unlink(missing_ok=True)
 
 
 def randomness_used(used: Mapping[str, Usage]) -> dict[str, dict[str, int]]:
@@ -249,14 +237,30 @@ def randomness_used(used: Mapping[str, Usage]) -> dict[str, dict[str, int]]:
     return {kind: {"correlations": usage.count, "words": usage.words} for kind, usage in sorted(used.items())}
 
 
+def _end_with_the_node() -> None:
+    """Standard input ends when the node does, however it dies: nobody would take our result, and a new one may be at it."""
+    while os.read(0, 1 << 10):
+        pass
+    os._exit(1)
+
+
+def _say_that_we_are_here() -> None:
+    """Now and then a line that says nothing else: a worker that hangs, or was stopped, does not say it."""
+    while True:
+        time.sleep(ALIVE_EVERY_S)
+        say({"alive": True})
+
+
 def main() -> int:
     """Entry point; the outermost loop of the worker process."""
     reporter = Reporter()
     try:
         order = Order.model_validate_json(sys.stdin.readline())
+        for beside in (_end_with_the_node, _say_that_we_are_here):
+            threading.Thread(target=beside, daemon=True).start()
         say(run(order, reporter))
     except PeerLost as exc:
-        say(failed(exc.step, str(exc), exc.party, silent=exc.silent))
+        say(failed(exc.step, str(exc), exc.party, silent=exc.silent, lost=True))
     except RemoteProtocolError as exc:
         say(failed(exc.tag, str(exc), exc.party))
     except (ProtocolError, SiloError) as exc:

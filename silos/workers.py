@@ -33,6 +33,9 @@ MEMORY = {
     "MALLOC_TOP_PAD_": str(1 << 26),
 }
 
+LEAST_SILENT_S = 15.0
+"""A worker says that it is there more often than this, whatever it is doing."""
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -53,28 +56,34 @@ def _outcome(message: Mapping[str, Any]) -> Outcome:
             str(failed.get("reason", "no reason given")),
             str(failed.get("party", "")),
             silent=failed.get("silent") is True,
+            lost=failed.get("lost") is True,
         )
     if not {"result", "items", "cost"} <= message.keys():
         raise JobFailed("work", "the worker said something that is not part of its contract")
     return Outcome(message["result"], list(message["items"]), dict(message["cost"]))
 
 
-async def _follow(process: asyncio.subprocess.Process, progress: Progress) -> Outcome:
+async def _follow(process: asyncio.subprocess.Process, progress: Progress, silent_s: float | None) -> Outcome:
     """Read the worker's lines until its last one.  Raises: JobFailed."""
     if process.stdout is None:
         raise ValueError("the worker's standard output is not a pipe")
     while True:
         try:
-            line = await process.stdout.readline()
+            async with asyncio.timeout(silent_s):
+                line = await process.stdout.readline()
             message = json.loads(line) if line else None
+        except TimeoutError as exc:
+            raise JobFailed("work", f"the worker has said nothing for {silent_s:g} s", lost=True) from exc
         except ValueError as exc:  # not JSON, or a line beyond MAX_LINE_BYTES
             raise JobFailed("work", "the worker said something that is not part of its contract") from exc
         if message is None:
             code = await process.wait()
             how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code} and no result"
-            raise JobFailed("work", f"the worker {how}")
+            raise JobFailed("work", f"the worker {how}", lost=code < 0)
         if not isinstance(message, dict):
             raise JobFailed("work", "the worker said something that is not part of its contract")
+        if message.keys() == {"alive"}:
+            continue
         report = message.get("progress")
         if not isinstance(report, dict):
             return _outcome(message)
@@ -87,11 +96,13 @@ async def run_worker(
     log: Path,
     progress: Progress,
     command: tuple[str, ...] = COMMAND,
+    *,
+    silent_s: float | None = None,
 ) -> Outcome:
     """Run one worker to its end; however this returns, the process is gone and our copies of the sockets are closed.
 
     order: the line for the worker, without "fds".  sockets: one connected stream per peer, taken over.  log: where its
-    standard error goes.
+    standard error goes.  silent_s: how long it may say nothing; None for as long as it likes.
     Raises: JobFailed with the worker's own sentence, or with how it died.
     """
     fds = {peer: sock.fileno() for peer, sock in sockets.items()}
@@ -113,12 +124,13 @@ async def run_worker(
         if process.stdin is not None:
             with contextlib.suppress(ConnectionError):  # it died at once; reading its output says how
                 process.stdin.write(json.dumps({**order, "fds": fds}).encode() + b"\n")
-                await process.stdin.drain()
-                process.stdin.close()
-        outcome = await _follow(process, progress)
+                await process.stdin.drain()  # it stays open: its end tells the worker that this process is gone
+        outcome = await _follow(process, progress, silent_s)
         await process.wait()
         return outcome
     finally:
+        if process.stdin is not None:
+            process.stdin.close()
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()

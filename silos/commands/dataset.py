@@ -1,4 +1,4 @@
-"""`accord dataset`: which files of this silo jobs may name."""
+"""`accord dataset`: which files and queries of this silo jobs may name."""
 
 from __future__ import annotations
 
@@ -9,22 +9,32 @@ import typer
 
 from silos.commands.common import HomeOption, JsonOption, open_home, print_json, print_table
 
-app = typer.Typer(no_args_is_help=True, help="Register data files.  They are read where they are and never copied.")
+app = typer.Typer(no_args_is_help=True, help="Register data sets.  They are read where they are and never copied.")
 
 
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="The name jobs will use.")],
-    path: Annotated[Path, typer.Argument(help="A .csv or .parquet file.")],
     home: HomeOption,
     key: Annotated[str, typer.Option(help="The column that identifies a row's subject.")],
-    replace: Annotated[bool, typer.Option("--replace", help="Register a changed file anew.")] = False,
+    path: Annotated[Path | None, typer.Argument(help="A .csv or .parquet file.")] = None,
+    sql: Annotated[str | None, typer.Option(help="A SELECT over local files or the database, instead.")] = None,
+    database: Annotated[Path | None, typer.Option(help="The DuckDB file that the query runs on.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Register changed data anew.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a file; what partners may do with it is the policy's business."""
+    """Register a file or a query; what partners may do with it is the policy's business."""
     from silos import catalogue
 
-    dataset = catalogue.add(open_home(home).catalogue, name, path, key, replace=replace)
+    if (path is None) == (sql is None):
+        raise typer.BadParameter("a data set is either a file or a query given with --sql")
+    if database is not None and sql is None:
+        raise typer.BadParameter("--database is for a query given with --sql")
+    registered = open_home(home).catalogue
+    if path is not None:
+        dataset = catalogue.add(registered, name, path, key, replace=replace)
+    else:
+        dataset = catalogue.add_query(registered, name, sql or "", key, database=database, replace=replace)
     if as_json:
         print_json(dataset.model_dump(mode="json"))
     else:
@@ -40,5 +50,5 @@ def list_(home: HomeOption, as_json: JsonOption = False) -> None:
     if as_json:
         print_json([d.model_dump(mode="json") for d in datasets])
     else:
-        rows = [(d.name, d.rows, len(d.columns), d.key, d.path) for d in datasets]
+        rows = [(d.name, d.rows, len(d.columns), d.key, d.path or "a query over files") for d in datasets]
         print_table(["data set", "rows", "columns", "key", "file"], rows)

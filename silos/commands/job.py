@@ -92,11 +92,54 @@ def list_(home: HomeOption, as_json: JsonOption = False) -> None:
 
 @app.command()
 def result(job: JobArgument, home: HomeOption, as_json: JsonOption = False) -> None:
-    """Show what a job released to this silo."""
+    """Show what a job released to this silo; rows that matched are in a Parquet file, whose place is told."""
     from silos.results import read_result
 
+    place = open_home(home)
+    document = read_result(place.result(job))
+    released = document["result"]
+    table = place.table(job) if isinstance(released, dict) and "table" in released else None
+    if as_json:
+        print_json(document if table is None else {**document, "table_file": str(table)})
+        return
+    print_json(released)
+    if table is not None:
+        typer.echo(f"the table of {released['table']['rows']:,} rows is {table}", err=True)
+
+
+@app.command()
+def summary(job: JobArgument, home: HomeOption, as_json: JsonOption = False) -> None:
+    """Show the model that a job trained as a table, with this silo's coefficients."""
+    from silos.results import read_result
+    from silos.summary import summary as shown
+
     document = read_result(open_home(home).result(job))
-    print_json(document if as_json else document["result"])
+    if as_json:
+        print_json({name: document["result"].get(name) for name in ("model", "auc", "metrics", "rows")})
+        return
+    typer.echo(shown(f"Job {job}", document), nl=False)
+
+
+@app.command()
+def report(
+    job: JobArgument,
+    home: HomeOption,
+    output: Annotated[Path, typer.Option(help="The HTML file to write.", dir_okay=False)],
+) -> None:
+    """Write what a job released to this silo as one page with tables and curves; it loads nothing from elsewhere."""
+    from silos.disclosure import render
+    from silos.report import report as page
+    from silos.results import read_result
+    from silos.validation import write_private
+
+    document = read_result(open_home(home).result(job))
+
+    async def work(client: CoordinatorClient) -> list[str]:
+        said = statements(await client.job(job))
+        return [line for s in said if s["event"] == "disclosed" for line in render(s["body"]["disclosure"])]
+
+    write_private(output, page(document, disclosure=with_client(home, work)))
+    typer.echo(f"the report is {output}")
 
 
 @app.command()
@@ -137,7 +180,9 @@ def statements(view: dict[str, Any]) -> list[dict[str, Any]]:
 def _print_job(view: dict[str, Any]) -> None:
     rows = [(field, view[field]) for field in ("job", "kind", "state", "submitter")]
     rows.append(("participants", ", ".join(view["participants"])))
-    rows.append(("randomness", view["spec"]["randomness"]))
+    spec = view["spec"]
+    rows.append(("matching", spec["align"]["protocol"]))
+    rows += [(role, spec[role]) for role in ("randomness", "dealer", "helper") if spec.get(role)]
     print_table(["", ""], [*rows, ("reason", view["reason"] or "-")])
 
 

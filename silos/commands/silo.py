@@ -80,6 +80,7 @@ def status(home: HomeOption, as_json: JsonOption = False) -> None:
         "partners": sorted(rules.partners),
         "rules": [rule.name for rule in rules.allow],
         "dealer_for": list(rules.dealer.for_),
+        "helper_for": list(rules.helper.for_),
     }
     if as_json:
         print_json(facts)

@@ -15,10 +15,12 @@ import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from silos.spec import Spec
-from silos.worker import plan_of, read_columns
-from vertical.encoding import fit
-from vertical.identifiers import prepare
+from silos.inputs import read_columns, read_identifiers
+from silos.spec import Glm
+from silos.tables import Source
+from vertical.align import Identifiers
+from vertical.encoding import Feature, fit
+from vertical.linkage import pool
 from vertical.split import holdout
 
 Floats = npt.NDArray[np.float64]
@@ -40,30 +42,36 @@ class Reference:
     intercept: float
 
 
-def reference(spec: Spec, datasets: Mapping[str, Mapping[str, Any]]) -> Reference:
+def reference(spec: Glm, datasets: Mapping[str, Mapping[str, Any]]) -> Reference:
     """Join, encode, fit and score in the clear.  datasets: silo -> {"path", "format"}."""
-    plans = {silo: plan_of(spec, silo) for silo in spec.owners}
-    columns = {silo: read_columns(dict(datasets[silo]), plans[silo]) for silo in spec.owners}
+    sources = {silo: Source(silo, datasets[silo]["format"], str(datasets[silo]["path"])) for silo in spec.owners}
+    keys = tuple((key.rule, key.region) for key in spec.align.keys)
     rows: dict[str, dict[bytes, int]] = {}
-    for silo, plan in plans.items():
-        keys = [list(columns[silo][name]) for name in plan.key]
-        prepared = prepare(keys, plan.identifier, plan.duplicates, plan.region)
-        rows[silo] = dict(zip(prepared.items, prepared.rows, strict=True))
+    for party in spec.parties:
+        batches = [i for b in read_identifiers(sources[party.silo], party.keys, Identifiers(keys)) for i in b]
+        own = pool(batches, [rule for rule, _ in keys], spec.align.duplicates)
+        rows[party.silo] = dict(zip(own.items, own.rows.tolist(), strict=True))
     first, second = spec.owners
     people = sorted(rows[first].keys() & rows[second].keys())
-    held = holdout(people, plans[first].salt, plans[first].holdout_percent)
+    held = holdout(people, bytes.fromhex(spec.evaluate.salt), spec.evaluate.holdout_percent)
     blocks: dict[str, Floats] = {}
     names: dict[str, list[str]] = {}
-    for silo, plan in plans.items():
+    for party in spec.parties:
+        silo, encoding = party.silo, spec.encoding
         picked = np.array([rows[silo][person] for person in people], dtype=np.int64)
-        aligned = {name: column[picked] for name, column in columns[silo].items()}
+        columns = read_columns(sources[silo], party.number_columns, party.category_columns, silo)
+        aligned = {name: column[picked] for name, column in columns.items()}
         encoder = fit(
-            aligned, list(plan.features), ~held, winsorise_sd=plan.winsorise_sd, rare_category=plan.rare_category
+            aligned,
+            [Feature(f.column, f.as_) for f in party.features],
+            ~held,
+            winsorise_sd=encoding.winsorise_sd,
+            rare_category=encoding.rare_category,
         )
         blocks[silo], names[silo] = encoder.transform(aligned), [item.name for item in encoder.inputs]
-        if plan.label is not None:
-            y = aligned[plan.label]
-    ridge = plans[first].settings.ridge
+        if party.label is not None:
+            y = aligned[party.label]
+    ridge = float(spec.train.ridge)
     joint, model = _score(np.hstack([blocks[s] for s in spec.owners]), y, held, ridge)
     split = np.split(model.coef_[0], np.cumsum([blocks[s].shape[1] for s in spec.owners])[:-1])
     return Reference(

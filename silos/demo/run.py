@@ -33,7 +33,8 @@ from silos.config import Home
 from silos.disclosure import disclosure, render
 from silos.errors import JobFailed, SiloError
 from silos.request import load_request
-from silos.spec import Randomness, Spec, spec_digest
+from silos.spec import Glm, Spec, spec_digest
+from silos.spec_parts import Randomness
 from silos.verify import Report, verify_bundle
 
 HERE = Path(__file__).parent
@@ -48,7 +49,7 @@ name = "credit-model"
 dataset = "{dataset}"
 partners = ["{partner}"]
 dealers = {dealers}
-kinds = ["vertical.logistic"]
+kinds = ["vertical.glm"]
 purposes = ["credit risk"]
 join = ["email"]
 label = {label}
@@ -263,6 +264,8 @@ def _story(made: World, request: Path) -> int:
     if view["state"] != "done":
         console.print(f"[red]the job is {view['state']}: {view['reason']}[/red]")
         return 1
+    if not isinstance(spec, Glm):
+        raise TypeError(f"the demonstration trains a model; {request} does not")
     paths = {silo: {"path": str(HERE / file), "format": "parquet"} for silo, (_, file) in DATASETS.items()}
     clear = reference(spec, paths)
     released = {silo: results.read_result(made.home(silo).result(spec.job))["result"] for silo in DATASETS}
@@ -283,7 +286,7 @@ def _story(made: World, request: Path) -> int:
 
 
 def _table(
-    console: Console, spec: Spec, view: dict[str, Any], released: dict[str, Any], clear: Any, seconds: float
+    console: Console, spec: Glm, view: dict[str, Any], released: dict[str, Any], clear: Any, seconds: float
 ) -> None:
     costs = job_costs(view)
     title = "One logistic regression over both organisations' columns"
