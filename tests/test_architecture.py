@@ -39,7 +39,16 @@ MODELS_THAT_SPEAK = {"coordinator/api.py", "coordinator/statements.py"}
 HANDLERS = "coordinator/handlers.py"
 PROTOCOLS = (
     "mpc/psi.py",
+    "mpc/delegated/protocol.py",
+    "mpc/matching/hidden.py",
+    "mpc/matching/opprf.py",
+    "mpc/matching/oprf.py",
     "mpc/matching/protocol.py",
+    "mpc/matching/star.py",
+    "mpc/matching/tables.py",
+    "mpc/measure.py",
+    "mpc/tokens/protocol.py",
+    "vertical/linkage.py",
     "mpc/matrix.py",
     "mpc/gram.py",
     "mpc/fourier.py",
@@ -53,8 +62,46 @@ PROTOCOLS = (
     "mpc/functions.py",
     "mpc/smooth.py",
     "mpc/ot/extension.py",
-    "vertical/logistic.py",
+    "mpc/activations.py",
+    "mpc/linear.py",
+    "vertical/glm.py",
+    "vertical/columns.py",
+    "vertical/linear.py",
+    "vertical/owned.py",
+    "vertical/regression.py",
+    "vertical/sparse.py",
+    "vertical/statistics.py",
+    "vertical/stepwise.py",
+    "vertical/stepwise_logistic.py",
+    "vertical/sweep.py",
+    "vertical/woe.py",
+    "vertical/woe_counts.py",
+    "vertical/woe_encoding.py",
+    "vertical/multinomial.py",
+    "vertical/passes.py",
+    "vertical/trees/constraints.py",
+    "vertical/trees/histogram.py",
+    "vertical/trees/leaves.py",
+    "vertical/trees/objective.py",
+    "vertical/trees/paths.py",
+    "vertical/trees/predict.py",
+    "vertical/trees/rows.py",
+    "vertical/trees/splits.py",
+    "vertical/trees/train.py",
+    "vertical/network.py",
+    "vertical/network_layers.py",
     "vertical/evaluate.py",
+    "vertical/metrics.py",
+    "vertical/binary.py",
+    "vertical/classes.py",
+    "vertical/figures.py",
+    "vertical/losses.py",
+    "vertical/outcomes.py",
+    "vertical/ranking.py",
+    "vertical/segments.py",
+    "vertical/score.py",
+    "vertical/online.py",
+    "vertical/stability.py",
 )
 LABELS = ("Reveals:", "Cost:", "Security:", "Source:")
 
@@ -158,14 +205,21 @@ def test_every_handler_has_a_summary_in_the_route_table():
     assert all(route.summary for route in ROUTES)
 
 
+def talks(node: Function) -> bool:
+    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    return bool({ast.unparse(a.annotation) for a in arguments if a.annotation} & {"Session", "Channel"})
+
+
 def protocol_functions(name: str) -> dict[str, str]:
-    """Docstrings of the public functions that are given a session or channel: those that talk to others."""
+    """Docstrings of what talks to others: public functions given a session or channel, and methods of classes that are."""
     found = {}
-    for node in tree(name).body:
-        if isinstance(node, Function) and not node.name.startswith("_"):
-            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-            if {ast.unparse(a.annotation) for a in arguments if a.annotation} & {"Session", "Channel"}:
-                found[node.name] = ast.get_docstring(node) or ""
+    for node in public(name):
+        if isinstance(node, Function) and talks(node):
+            found[node.name] = ast.get_docstring(node) or ""
+        if isinstance(node, ast.ClassDef):
+            methods = [n for n in node.body if isinstance(n, Function)]
+            if any(talks(n) for n in methods if n.name == "__init__"):
+                found |= {n.name: ast.get_docstring(n) or "" for n in methods if not n.name.startswith("_")}
     return found
 
 

@@ -10,7 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import engine, operations, parties, peers, table, workload
+from benchmarks import (
+    engine,
+    matching,
+    operations,
+    parties,
+    peer_rr22,
+    peer_spu_logistic,
+    peers,
+    table,
+    vertical_logistic,
+    workload,
+)
 from benchmarks.workload import OPERATIONS, answer, dash, inputs, record, turns
 from tests.harness import run_parties
 
@@ -351,3 +362,342 @@ def test_the_program_reads_peers_from_a_file_and_prints_json(tmp_path, monkeypat
     assert only["ratios"] == {"crypten": 0.1, "spu": 1.25}
     assert only["cpu_ratios"] == {"crypten": 0.8, "spu": 16.0}
     assert (only["accord"]["seconds"], only["target_seconds"]) == (0.25, 0.7)
+
+
+# --- matching beside RR22
+
+
+def test_half_of_the_smaller_set_is_common():
+    for sizes in ((40, 40), (40, 10), (10, 40), (7, 1)):
+        first, second = (set(matching.addresses(matching.first_of(i, sizes), sizes[i])) for i in (0, 1))
+        assert (len(first), len(second), len(first & second)) == (*sizes, min(sizes) // 2)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """A size, its files, and no processes."""
+    return matching.Bench(tmp_path, (60, 40), False, Path(sys.executable), 60)
+
+
+def matched_at_both_sides(match, bench, items):
+    orders = {name: bench.order | {"me": name} for name in parties.OWNERS}
+    return run_parties({name: lambda c, name=name: match(items[name], orders[name], c) for name in parties.OWNERS})
+
+
+def test_ours_goes_from_strings_to_rows(bench):
+    items = {
+        name: [
+            matching.TAG + who.encode() for who in matching.addresses(matching.first_of(i, bench.sizes), bench.sizes[i])
+        ]
+        for i, name in enumerate(parties.OWNERS)
+    }
+    out = matched_at_both_sides(matching.from_memory, bench, items)
+    found = [[items[name][row] for row in out[name][0]] for name in parties.OWNERS]
+    assert found[0] == found[1]
+    assert sorted(who.removeprefix(matching.TAG).decode() for who in found[0]) == bench.common
+
+
+def test_ours_goes_from_file_to_file(bench):
+    matching.import_readers()
+    out = matched_at_both_sides(matching.from_file, bench, {name: [] for name in parties.OWNERS})
+    assert all(lap >= 0 for _, laps in out.values() for lap in laps.values())
+    written = [bench.folder / f"{name}-matched.csv" for name in parties.OWNERS]
+    bench.check(written)
+    assert not written[0].exists()  # the next turn cannot find it
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda lines: lines[:1] + lines[:0:-1], "another order"),
+        (lambda lines: lines[:-1], "different rows"),
+        (lambda lines: lines[1:], "different rows"),
+    ],
+)
+def test_other_rows_at_one_side_are_found(bench, spoil, why):
+    lines = [matching.COLUMN, *bench.common]
+    paths = [bench.folder / "x", bench.folder / "y"]
+    for path, rows in zip(paths, (lines, spoil(lines))):
+        path.write_text("\n".join(rows))
+    with pytest.raises(AssertionError, match=why):
+        bench.check(paths)
+
+
+@pytest.mark.parametrize(("rows", "why"), [(["email", "eve@example.com"], "wrong matches"), (["x"], "no heading")])
+def test_wrong_rows_at_both_sides_are_found(bench, rows, why):
+    paths = [bench.folder / "x", bench.folder / "y"]
+    for path in paths:
+        path.write_text("\n".join(rows))
+    with pytest.raises(AssertionError, match=why):
+        bench.check(paths)
+
+
+LOG = """[2026-01-31 23:59:5{0}.250] [info] [rr22_psi.cc:82] mask size: 10
+[2026-02-01 00:00:0{0}.500] [info] [rr22_psi.cc:118] get intersection end
+[2026-02-01 00:00:09.000] [info] [rr22_psi.cc:120] get intersection post f
+"""
+
+
+def test_rr22s_protocol_lasts_from_the_first_party_to_the_last():
+    assert peer_rr22.protocol_seconds([LOG.format(8), LOG.format(9)]) == 11.25
+    assert peer_rr22.protocol_seconds(["nothing", LOG.format(8)[:60]]) is None
+
+
+def rr22_turn(bench, monkeypatch, body, timeout_s=60):
+    """A turn whose parties run `body` after reading their order."""
+    (bench.folder / "benchmarks").mkdir()
+    (bench.folder / "benchmarks" / "__init__.py").touch()
+    script = f"import json, sys, time\norder = json.loads(sys.stdin.readline())\n{body}"
+    (bench.folder / "benchmarks" / "peer_rr22.py").write_text(script)
+    monkeypatch.setattr(peer_rr22, "ROOT", bench.folder)
+    bench.timeout_s = timeout_s
+    return bench.rr22(True)
+
+
+REPORT = "dict(seconds=1.5, cpu_seconds=1.0, loopback=[5, 9], peak_mib=300)"
+
+
+def test_a_turn_of_rr22_gives_both_reports_and_checked_files(bench, monkeypatch):
+    common = "\n".join(['"email"', *bench.common])
+    body = f"open(order['output'], 'w').write({common!r})\nassert open(order['input']).read().startswith('email')\n"
+    body += f"print({LOG.format(8)!r})\nprint('running', end='')\nprint('\\n' + json.dumps({REPORT}))"
+    reports = rr22_turn(bench, monkeypatch, body)
+    assert [report["protocol_seconds"] for report in reports] == [10.25, 10.25]
+    assert [report["peak_mib"] for report in reports] == [300, 300]
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("if order['party']: sys.exit('no memory left')\ntime.sleep(50)", "party 1 failed: no memory left"),
+        ("time.sleep(50)", "longer than 1 s"),
+        ("print('done')", "reported nothing"),
+    ],
+)
+def test_a_turn_of_rr22_that_fails_says_why(body, why, bench, monkeypatch):
+    with pytest.raises(peers.Unavailable, match=why):
+        rr22_turn(bench, monkeypatch, body, 1 if "longer" in why else 60)
+
+
+def turn_of(seconds, **more):
+    """Both sides' reports."""
+    one = {"seconds": seconds, "cpu_seconds": seconds / 2, "loopback": [1000, 5000], "peak_mib": 100} | more
+    return [one, one | {"seconds": seconds / 4, "peak_mib": 90, "loopback": [900, 4900]}]
+
+
+OUR_TURNS = {"frame_bytes": 1850, "rounds": 4, "laps": {"reading": 0.5, "matching": 1.0}}
+
+
+def test_a_line_has_medians_of_the_slower_side_and_the_least_traffic():
+    noisy = turn_of(9.0, **OUR_TURNS, loopback=[0, 10**9])
+    out = matching.summary([turn_of(2.0, **OUR_TURNS), noisy, turn_of(3.0, **OUR_TURNS)])
+    assert out == {
+        "seconds": 3.0,
+        "cpu_seconds": [1.5, 1.5],
+        "loopback_bytes": 4100,
+        "peak_mib": [100, 90],
+        "frame_bytes": 3700,
+        "rounds": 4,
+        "laps": OUR_TURNS["laps"],
+    }
+    assert matching.summary([turn_of(4.0, protocol_seconds=1.0)])["protocol_seconds"] == 1.0
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """Turns whose reports are given."""
+    monkeypatch.setattr(matching.Bench, "memory", lambda _: turn_of(0.5, **OUR_TURNS))
+    monkeypatch.setattr(matching.Bench, "files", lambda _: turn_of(1.0, **OUR_TURNS))
+    monkeypatch.setattr(
+        matching.Bench, "rr22", lambda _, unique: turn_of(8.0 if unique else 10.0, protocol_seconds=2.0)
+    )
+    monkeypatch.setattr(matching, "spu_environment", lambda: Path(sys.executable))
+
+
+def test_ours_stands_beside_rr22(played, capsys):
+    matching.main(["--items", "100", "--peer-items", "40", "--repeat", "2", "--peers", "spu"])
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("100 x 40 addresses, 20 of them common; medians of 2; load ")
+    assert [" ".join(text.split()) for text in out[2:10]] == [
+        "strings in, row numbers out",
+        "accord 0.50 0.25 + 0.25 0.00 41.0 100 + 90",
+        "rr22, its protocol alone [1] 2.00 4.00",
+        "file in, file out",
+        "accord 1.00 0.50 + 0.50 0.00 41.0 100 + 90",
+        "rr22, told that keys are unique 8.00 4.00 + 4.00 0.00 41.0 100 + 90 8.00 8.00",
+        "rr22 10.00 5.00 + 5.00 0.00 41.0 100 + 90 10.00 10.00",
+        "of accord's file to file: reading 0.50 s, matching 1.00 s",
+    ]
+    assert "rr22 from file to file over accord in memory: 16.00, 20.00" in out
+
+
+def test_rr22_that_cannot_be_measured_leaves_ours_and_the_reason(played, monkeypatch, capsys):
+    def unavailable(*_):
+        raise peers.Unavailable("no such thing here")
+
+    for where in ("spu_environment", "rr22"):
+        with monkeypatch.context() as patch:
+            patch.setattr(matching if where == "spu_environment" else matching.Bench, where, unavailable)
+            matching.main(["--items", "10", "--repeat", "2", "--peers", "spu"])
+        out = capsys.readouterr().out
+        assert "rr22: no such thing here" in out
+        assert "accord" in out
+
+
+def test_the_program_prints_a_document_for_each_size(played, monkeypatch, capsys):
+    monkeypatch.setitem(matching.SIZES, "1e5", 10)
+    monkeypatch.setitem(matching.SIZES, "2^20", 20)
+    matching.main(["--sizes", "1e5", "2^20", "--repeat", "1", "--peers", "spu", "--json"])
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["items"], second["items"]) == ([10, 10], [20, 20])
+    of_unique = {"files": 8.0, "files_cpu": 8.0, "files_to_memory": 16.0, "memory": 4.0}
+    assert first["ratios"]["rr22_unique"] == of_unique
+    assert first["ratios"]["rr22_default"] == of_unique | {"files": 10.0, "files_cpu": 10.0, "files_to_memory": 20.0}
+    matching.main(["--sizes", "1e5", "--repeat", "1", "--json"])
+    alone = json.loads(capsys.readouterr().out)
+    assert alone["ratios"] == {}
+    assert "rr22_default" not in alone
+
+
+def test_matching_has_one_size_unless_asked_otherwise(capsys):
+    assert matching.arguments_of([]).sizes == ["2^20"]
+    assert matching.arguments_of([]).peers == "none"
+    with pytest.raises(SystemExit):
+        matching.arguments_of(["--peer-items", "3"])
+    assert "--items" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["--sizes", "--items", "--peer-items", "--peers none", "--fallback", "--quick"])
+def test_the_page_has_every_option_of_matching(word):
+    assert f"`{word}" in (peers.ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+
+
+# --- a logistic regression beside SPU
+
+
+def test_spus_epochs_reach_scikit_learns_auc():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+
+    X, y = vertical_logistic.data(20_000, 4)
+    target = roc_auc_score(y, LogisticRegression().fit(X, y).decision_function(X))
+    w, b, aucs = np.zeros(4), 0.0, []
+    for _ in range(6):
+        w, b = peer_spu_logistic.epoch(X, y, w, b)
+        aucs.append(peer_spu_logistic.auc(X @ w, y))
+    assert aucs[-1] == pytest.approx(roc_auc_score(y, X @ w))
+    assert aucs[-1] == pytest.approx(target, abs=1e-3)
+    assert aucs[0] < aucs[-1]
+
+
+def test_spu_takes_fewer_rows_than_a_batch():
+    X, y = vertical_logistic.data(100, 2)
+    w, b = peer_spu_logistic.epoch(X, y, np.zeros(2), 0.0)
+    assert w == pytest.approx(0.1 * X.T @ (y - 0.5) / 100)
+    assert b == pytest.approx(0.1 * (y - 0.5).mean())
+
+
+SPENT = [[(2.0, 1.0), (4.0, 2.0)], [(3.0, 1.0), (1.0, 1.0)], [(5.0, 2.0), (5.0, 2.0)]]
+
+
+def test_spus_record_has_the_slower_party_and_counts_epochs_until_close():
+    out = peer_spu_logistic.summary(SPENT, [0.7, 0.8, 0.81], 0.8005, 1e-3)
+    assert (out["seconds"], out["cpu_seconds"], out["made"]) == (4.0, 3.0, 3)
+    assert (out["epochs"], out["seconds_to_close"], out["cpu_seconds_to_close"]) == (2, 7.0, 5.0)
+    assert out["auc"] == 0.8
+    never = peer_spu_logistic.summary(SPENT, [0.7, 0.75, 0.76], 0.8, 1e-3)
+    assert (never["epochs"], never["seconds_to_close"], never["auc"]) == (None, None, 0.76)
+
+
+def spu_trains(tmp_path, monkeypatch, body, timeout_s=60):
+    """Parties that run `body` after reading their order."""
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "__init__.py").touch()
+    script = f"import json, sys, time\norder = json.loads(sys.stdin.readline())\n{body}"
+    (tmp_path / "benchmarks" / "peer_spu_logistic.py").write_text(script)
+    monkeypatch.setattr(peer_spu_logistic, "ROOT", tmp_path)
+    X, y = vertical_logistic.data(10, 2)
+    return peer_spu_logistic.train(Path(sys.executable), X, y, {"target": 0.5}, timeout_s)
+
+
+def test_spus_parties_get_rows_and_order_and_party_0_reports(tmp_path, monkeypatch):
+    body = """import numpy as np
+X = np.load(order["folder"] + "/X.npy")
+told = [order["protocol"], order["target"], len(order["ports"]), *X.shape, str(X.dtype)]
+if order["party"] == 0: print("hello"); print(json.dumps({"protocol": told}))
+"""
+    assert spu_trains(tmp_path, monkeypatch, body) == {"protocol": ["SEMI2K", 0.5, 2, 10, 2, "float32"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("if order['party']: sys.exit('no memory left')\ntime.sleep(50)", "party 1 failed: no memory left"),
+        ("time.sleep(50)", "longer than 1 s"),
+        ("print('done')", "reported nothing"),
+    ],
+)
+def test_a_training_of_spu_that_fails_says_why(body, why, tmp_path, monkeypatch):
+    with pytest.raises(peers.Unavailable, match=why):
+        spu_trains(tmp_path, monkeypatch, body, 1 if "longer" in why else 60)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Trainings whose reports are given: ours in 2 s, SPU's epochs as in SPENT."""
+    zero = dict.fromkeys(parties.NAMES, 0)
+    traffic = dict.fromkeys(("mb_sent", "mb_sent_once", "mb_sent_per_pass", "peak_mib"), zero)
+    ours = {"seconds": 2.0, "cpu_seconds": 3.0, "sklearn_seconds": 0.5, "ratio": 4.0, "auc": 0.8, "sklearn_auc": 0.8005}
+    size = {"rows": 100, "columns": 2, "passes": 4, "rounds": 9, "network": None}
+    theirs = peer_spu_logistic.summary(SPENT, [0.7, 0.8, 0.81], 0.8005, 1e-3) | {"mb": 300.0}
+    monkeypatch.setattr(vertical_logistic, "measure", lambda *_: ours | size | traffic)
+    monkeypatch.setattr(peer_spu_logistic, "spu_environment", lambda: Path(sys.executable))
+    monkeypatch.setattr(peer_spu_logistic, "train", lambda *_: theirs)
+    return theirs
+
+
+def logistic(monkeypatch, capsys, *words):
+    """What the program prints."""
+    monkeypatch.setattr(sys, "argv", ["vertical_logistic", "--rows", "100", "--columns", "2", *words])
+    vertical_logistic.main()
+    return capsys.readouterr().out
+
+
+def test_our_training_stands_beside_spus(trained, monkeypatch, capsys):
+    out = logistic(monkeypatch, capsys, "--peers", "spu").splitlines()
+    assert out[-3:] == [
+        "spu, an epoch: 4.00 s (3.00 CPU s), 300.0 MB sent under SEMI2K",
+        "AUC 0.80000, close after 2 epochs: 7.00 s (5.00 CPU s)",
+        "our whole training over one epoch: 0.50 (CPU s 1.00), over those epochs: 0.29 (CPU s 0.60)",
+    ]
+    document = json.loads(logistic(monkeypatch, capsys, "--peers", "spu", "--json"))
+    assert document["spu"]["ratios"] == {"epoch": 0.5, "epoch_cpu": 1.0, "close": 2 / 7, "close_cpu": 0.6}
+
+
+def test_spu_that_never_comes_close_has_the_ratio_of_an_epoch(trained, monkeypatch, capsys):
+    trained |= {"epochs": None, "seconds_to_close": None, "cpu_seconds_to_close": None, "auc": 0.76}
+    out = logistic(monkeypatch, capsys, "--peers", "spu").splitlines()
+    assert out[-2:] == [
+        "AUC 0.76000, not close after 3 epochs",
+        "our whole training over one epoch: 0.50 (CPU s 1.00)",
+    ]
+
+
+def test_spu_that_cannot_be_had_is_a_line_under_ours(trained, monkeypatch, capsys):
+    def unavailable(*_):
+        raise peers.Unavailable("no such thing [here]")
+
+    for where in ("spu_environment", "train"):
+        with monkeypatch.context() as patch:
+            patch.setattr(peer_spu_logistic, where, unavailable)
+            out = logistic(patch, capsys, "--peers", "spu")
+        assert out.splitlines()[-1] == "spu: no such thing [here]"
+        assert "2.00 s for all three" in out
+
+
+def test_our_training_is_alone_unless_asked_otherwise(trained, monkeypatch, capsys):
+    assert "spu" not in logistic(monkeypatch, capsys)
+    assert "spu" not in json.loads(logistic(monkeypatch, capsys, "--json"))
+    with pytest.raises(SystemExit):
+        logistic(monkeypatch, capsys, "--peers", "spu", "--network", "lan")
+    assert "--peers none" in capsys.readouterr().err

@@ -23,8 +23,12 @@ from silos import request, verify
 from silos.cli import app
 from silos.config import NodeLimits, SiloConfig
 from silos.disclosure import MATCHINGS, PROTOCOLS, SUPPLIES, load_reveals
-from silos.policy import DealerRule, Partner, Policy, Rule
-from silos.spec import Align, Encoding, Evaluate, Feature, Limits, Party, Spec, Train, parse_spec
+from silos.policy import AssistantRule, Partner, Policy, Rule
+from silos.spec import KINDS, parse_spec
+from silos.spec_parts import Align, Encoding, Evaluate, Feature, Key, Limits, Matcher, Measurer, Sum, Trainer
+from silos.spec_scoring import Predictor, Stability
+from silos.spec_statistics import Examined, Figures
+from silos.spec_training import GlmTrain, NetworkTrain, TreesTrain
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -162,7 +166,7 @@ def keys(*models: type) -> set[str]:
 
 def test_every_policy_key_is_documented():
     known = {word for key in in_code(page("docs/policy.md")) for word in key.split(".")}
-    assert keys(Policy, Partner, Rule, DealerRule) <= known
+    assert keys(Policy, Partner, Rule, AssistantRule) <= known
 
 
 def test_the_policy_example_is_a_policy():
@@ -180,10 +184,19 @@ def test_every_setting_of_a_silo_is_documented():
 
 
 def request_keys() -> set[str]:
-    sections = {"align": Align, "encoding": Encoding, "train": Train, "evaluate": Evaluate, "limits": Limits}
+    sections = {"align": Align, "encoding": Encoding, "evaluate": Evaluate, "limits": Limits, "statistics": Figures}
     dotted = {f"{name}.{key}" for name, model in sections.items() for key in keys(model)}
-    dotted |= {f"parties.{key}" for key in keys(Party)} | {f"parties.features.{key}" for key in keys(Feature)}
-    return keys(Spec) - sections.keys() | dotted | {"valid_for_s"}
+    dotted |= {f"train.{key}" for key in keys(GlmTrain, TreesTrain, NetworkTrain)}
+    lists = {
+        "parties": (Trainer, Matcher, Measurer, Predictor, Examined),
+        "stability": (Stability,),
+        "parties.features": (Feature,),
+        "parties.sums": (Sum,),
+        "align.keys": (Key,),
+    }
+    dotted |= {f"{name}.{key}" for name, models in lists.items() for key in keys(*models)}
+    short = {"valid_for_s", "parties.key", "align.identifier", "align.region"}
+    return keys(*KINDS.values()) - {*sections, "train"} | dotted | short
 
 
 def test_every_request_and_spec_key_is_documented():
@@ -193,11 +206,17 @@ def test_every_request_and_spec_key_is_documented():
 
 def test_the_defaults_in_the_page_are_those_of_the_code():
     rows = {m[1]: m[0] for m in re.finditer(r"^\| `([\w.]+)` \|.*$", page("docs/job.md"), re.MULTILINE)}
-    defaults = {f"{name}.{key}": value for name, section in request._SECTIONS.items() for key, value in section.items()}
-    defaults |= {key: request._PLAIN[key] for key in ("kind", "links", "randomness")}
-    defaults |= {"valid_for_s": request.DEFAULT_VALID_FOR_S}
-    for key, value in defaults.items():
-        assert rows[key].split("|")[3].strip().strip("`") == str(value), f"default of {key}"
+    defaults = {
+        (f"{name}.{key}", str(value))
+        for sections in request._SECTIONS.values()
+        for name, section in sections.items()
+        for key, value in section.items()
+    }
+    defaults |= {(key, str(plain[key])) for plain in request._PLAIN.values() for key in ("randomness",) if plain[key]}
+    defaults |= {("kind", request._DEFAULT_KIND), ("links", "auto"), ("valid_for_s", str(request.DEFAULT_VALID_FOR_S))}
+    for key, value in defaults:
+        shown = rows[key].split("|")[3].strip()
+        assert shown.strip("`") == value or f"`{value}`" in shown, f"default of {key}"
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/job.md"])

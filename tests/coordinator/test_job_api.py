@@ -54,7 +54,7 @@ async def test_a_whole_life(job: Job) -> None:
     assert log["entries"] == [{"envelope": entry["envelope"]} for entry in view["entries"]]
     status, jobs = await call(job.http["platform"], "GET", "/v1/jobs")
     assert [(j["job"], j["state"], j["submitter"], j["kind"]) for j in jobs["jobs"]] == [
-        (job.spec["job"], "done", "lender", "vertical.logistic")
+        (job.spec["job"], "done", "lender", "vertical.glm")
     ]
 
 

@@ -111,7 +111,7 @@ def make_spec(
     spec: dict[str, Any] = {
         "v": 1,
         "job": uuid.uuid4().hex,
-        "kind": "vertical.logistic",
+        "kind": "vertical.glm",
         "purpose": "test",
         "valid_until": LATER,
         "parties": [{"silo": name, "dataset": "d", "label": None} for name in parties],

@@ -23,7 +23,7 @@ from coordinator import relay as relays
 from coordinator import server
 from coordinator.envelope import parse
 from mpc.wire import MAGIC
-from silos import catalogue, config, diary, enrol, participation, policy, workers
+from silos import attempts, catalogue, config, diary, enrol, policy, workers
 from silos.client import connect
 from silos.commands.watch import watch_job
 from silos.config import Home
@@ -32,7 +32,7 @@ from silos.node import Node
 from silos.request import load_request
 from silos.results import read_result
 from silos.spec import spec_digest
-from tests.e2e.test_failures import RULE, labels
+from tests.e2e.test_failures import BOUND_S, RULE, labels
 
 pytestmark = pytest.mark.e2e
 
@@ -85,7 +85,7 @@ def spied(monkeypatch, tmp_path):
             *arguments, **options, command=(sys.executable, "-c", SPYING_WORKER, str(directory))
         )
 
-    monkeypatch.setattr(participation, "run_worker", spying)
+    monkeypatch.setattr(attempts, "run_worker", spying)
     return directory
 
 
@@ -184,7 +184,7 @@ def test_the_coordinator_never_holds_data(tmp_path, relayed, spied, caplog):
     sent = list(messages(spied))
     tags = {tag for tag, _ in sent}
     assert {"matrix/mask", "matrix/vector", "fourier/angle", "dealer/correction", "dealer/key"} <= tags
-    assert any(tag.startswith("psi/") for tag in tags)
+    assert any(tag.startswith("matching/") for tag in tags)
     total = sum(len(body) for _, body in sent)
     assert len(relayed) > total, "all of it went through the relay"
 
@@ -192,7 +192,7 @@ def test_the_coordinator_never_holds_data(tmp_path, relayed, spied, caplog):
     markers |= {b"marker-domain", b"canary.", b"Canaryville", b"Markerstadt", MAGIC}
     for name in ("left", "right"):
         side = homes["lender" if name == "left" else "platform"]
-        column = catalogue.load_columns(str(side.root / f"{name}.parquet"), "parquet", ["amount"]).column(0)
+        column = pq.read_table(side.root / f"{name}.parquet", columns=["amount"]).column(0)
         for value in column.to_pylist():
             markers |= {struct.pack("<d", value), struct.pack(">d", value), f"{value:.2f}".encode()}
     shares = {w for tag, body in sent if len(body) >= 32 for w in windows(body)}
@@ -241,7 +241,7 @@ def test_the_coordinator_command_starts_without_the_engine(tmp_path):
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
+            process.wait(BOUND_S)
         process.kill()
         process.communicate()
     assert process.returncode == 0

@@ -95,13 +95,14 @@ def checkpoint(leaves: list[bytes], name: str = "log", origin: str = ORIGIN) -> 
 SPEC: dict[str, Any] = {
     "v": 1,
     "job": JOB,
-    "kind": "vertical.logistic",
+    "kind": "vertical.glm",
     "purpose": "credit risk",
     "created": "2026-03-01T10:00:00Z",
     "valid_until": "2026-03-01T12:00:00Z",
     "parties": [{"silo": "lender", "label": "default"}, {"silo": "platform", "label": None}],
     "randomness": "dealer",
     "dealer": DEALER,
+    "helper": None,
     "release": ["coefficients", "auc", "counts"],
 }
 
@@ -180,7 +181,8 @@ def honest(spec: dict[str, Any] = SPEC) -> Play:
     play, disclosed = Play(), disclosure(spec)
     play.add("analyst", "proposed", {"spec": spec}, 0)
     play.add("analyst", "disclosed", {"disclosure": disclosed}, 0)
-    participants = PARTICIPANTS if spec["dealer"] else OWNERS
+    helpers = [spec.get("helper")] if isinstance(spec.get("helper"), str) else []
+    participants = (*OWNERS, *([DEALER] if spec["dealer"] else []), *helpers)
     for minute, silo in enumerate(participants, 1):
         play.add(silo, "consented", consent(silo, digest(disclosed)), minute)
     links = {silo: sha(certificate(silo)).hex() for silo in participants}

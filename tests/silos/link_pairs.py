@@ -13,6 +13,8 @@ from silos.links import LinkChannel, LinkCredentials, TlsLink, make_link_credent
 
 NOW = datetime.now(UTC)
 SESSION = bytes(range(16))
+BOUND_S = 30.0
+"""How long what should come may take, a handshake for one: long, because a busy machine may be slow."""
 NAMES = ("alfa", "bravo", "dealer")
 
 
@@ -44,22 +46,22 @@ def tls(sock: socket.socket, me: str, peer: str, **changed: Any) -> TlsLink:
         "credentials": OWN[me],
         "peer": peer,
         "peer_certificate_der": CERTIFICATES[peer],
-        "timeout_s": 5.0,
+        "timeout_s": BOUND_S,
     }
     return TlsLink(sock, **(options | changed))
 
 
 def mesh(
-    names: Sequence[str], timeout_s: float = 5.0, uncounted: frozenset[str] = frozenset()
+    names: Sequence[str], timeout_s: float = BOUND_S, uncounted: frozenset[str] = frozenset()
 ) -> dict[str, LinkChannel]:
-    """One channel per participant, every pair connected."""
+    """One channel per participant, every pair connected.  timeout_s: of the channels, not of the handshakes."""
     sockets: dict[str, dict[str, socket.socket]] = {name: {} for name in names}
     for i, p in enumerate(names):
         for q in names[i + 1 :]:
             sockets[p][q], sockets[q][p] = socket.socketpair()
 
     def join(me: str) -> LinkChannel:
-        links = open_links(me, names, sockets[me], OWN[me], CERTIFICATES, timeout_s)
+        links = open_links(me, names, sockets[me], OWN[me], CERTIFICATES, BOUND_S)
         return LinkChannel(me, names, SESSION, links, timeout_s, uncounted=uncounted - {me})
 
     channels = together(*(lambda name=name: join(name) for name in names))  # type: ignore[misc]
@@ -77,10 +79,10 @@ def channels(*names: str, **options: Any) -> Iterator[list[LinkChannel]]:
 
 
 @contextmanager
-def raw_peer(timeout_s: float = 5.0) -> Iterator[tuple[TlsLink, LinkChannel]]:
+def raw_peer(timeout_s: float = BOUND_S) -> Iterator[tuple[TlsLink, LinkChannel]]:
     """A bare TLS link at "alfa", to write any bytes with, and a channel at "bravo" that reads them."""
     near, far = socket.socketpair()
-    link, other = together(lambda: tls(near, "alfa", "bravo"), lambda: tls(far, "bravo", "alfa", timeout_s=timeout_s))
+    link, other = together(lambda: tls(near, "alfa", "bravo"), lambda: tls(far, "bravo", "alfa"))
     channel = LinkChannel("bravo", NAMES, SESSION, {"alfa": other}, timeout_s)
     try:
         yield link, channel

@@ -13,7 +13,8 @@ import pytest
 from silos import catalogue
 from silos.catalogue import Dataset
 from silos.errors import CatalogueError
-from silos.spec import Feature, Party
+from silos.spec_parts import Feature, Trainer
+from silos.tables import Source, load_table
 from tests.silos.world import write_data
 
 TABLE = pa.table(
@@ -36,13 +37,16 @@ def loans(tmp_path: Path) -> Dataset:
     return catalogue.add(tmp_path / "catalogue.toml", "loans", path, "email")
 
 
-def party(features: list[tuple[str, Any]], label: str | None = None, key: str | tuple[str, ...] = "email") -> Party:
-    return Party(
+def party(features: list[tuple[str, Any]], label: str | None = None, key: str | tuple[str, ...] = "email") -> Trainer:
+    return Trainer(
         silo="lender",
         dataset="loans",
-        key=(key,) if isinstance(key, str) else key,
+        keys=((key,) if isinstance(key, str) else key,),
         label=label,
-        features=tuple(Feature.model_validate({"column": c, "as": kind}) for c, kind in features),
+        features=tuple(Feature.model_validate({"column": c, "as": kind, "monotone": 0}) for c, kind in features),
+        offset=None,
+        weight=None,
+        groups=(),
     )
 
 
@@ -69,21 +73,23 @@ def test_csv_types_come_from_the_whole_file(tmp_path: Path) -> None:
 
 
 def test_columns_come_in_the_asked_order_and_the_files_row_order(tmp_path: Path, loans: Dataset) -> None:
-    table = catalogue.load_columns(loans.path, loans.format, ["SEX", "LIMIT_BAL", 'od"d; name'])
+    table = load_table(loans, ["SEX", "LIMIT_BAL", 'od"d; name'])
     assert table.to_pydict() == {"SEX": ["f", "m", "f"], "LIMIT_BAL": [1.5, None, 3.0], 'od"d; name': [1, 2, 3]}
     csv = write_data(tmp_path)["lender"]
-    assert catalogue.load_columns(str(csv), "csv", ["LIMIT_BAL"]).to_pydict() == {"LIMIT_BAL": [100.0, None, 300.5]}
+    assert load_table(Source("loans", "csv", str(csv)), ["LIMIT_BAL"]).to_pydict() == {
+        "LIMIT_BAL": [100.0, None, 300.5]
+    }
 
 
 def test_text_of_a_csv_file_is_as_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     path.write_text("no,born,zip,x\n1e5,01/02/1990,1067,1\n2.50,03/04/1991,,2\n")
-    names = ["born", "no", "zip"]
-    guessed = catalogue.load_columns(str(path), "csv", names).to_pydict()
+    source, names = Source("people", "csv", str(path)), ["born", "no", "zip"]
+    guessed = load_table(source, names).to_pydict()
     assert guessed["no"] == [100000.0, 2.5]
     written = {"born": ["01/02/1990", "03/04/1991"], "no": ["1e5", "2.50"], "zip": ["1067", None]}
-    assert catalogue.load_columns(str(path), "csv", names, as_text=names).to_pydict() == written
-    mixed = catalogue.load_columns(str(path), "csv", ["no", "x"], as_text=["no"]).to_pydict()
+    assert load_table(source, names, as_text=names).to_pydict() == written
+    mixed = load_table(source, ["no", "x"], as_text=["no"]).to_pydict()
     assert mixed == {"no": written["no"], "x": [1, 2]}
 
 
@@ -92,7 +98,7 @@ def test_an_unknown_column_is_named_with_what_is_spelt_like_it(loans: Dataset) -
         loans.check(party([("LIMIT_BALL", "number")]))
     assert str(caught.value) == "data set 'loans' has no column 'LIMIT_BALL'; did you mean 'LIMIT_BAL'?"
     with pytest.raises(CatalogueError, match="has no column 'sex'; did you mean 'SEX'"):
-        catalogue.load_columns(loans.path, loans.format, ["sex"])
+        load_table(loans, ["sex"])
 
 
 @pytest.mark.parametrize(
@@ -101,12 +107,15 @@ def test_an_unknown_column_is_named_with_what_is_spelt_like_it(loans: Dataset) -
         (party([("SEX", "number")]), "column 'SEX' of data set 'loans' is text, it cannot be used as a number"),
         (party([("since", "number")]), "column 'since' of data set 'loans' is time, it cannot be used as a number"),
         (party([("history", "category")]), "column 'history' of data set 'loans' cannot be a category"),
-        (party([("SEX", "category")], "since"), "column 'since' of data set 'loans' is time, it cannot be used as the"),
+        (
+            party([("SEX", "category")], "since"),
+            "column 'since' of data set 'loans' is time, it cannot be used as a number",
+        ),
         (party([("SEX", "category")], key="phone"), "data set 'loans' has no column 'phone'"),
         (party([("SEX", "category")], key=("email", "zip")), "data set 'loans' has no column 'zip'"),
     ],
 )
-def test_a_type_that_does_not_fit_is_refused(loans: Dataset, asked: Party, sentence: str) -> None:
+def test_a_type_that_does_not_fit_is_refused(loans: Dataset, asked: Trainer, sentence: str) -> None:
     with pytest.raises(CatalogueError, match=f"^{sentence}"):
         loans.check(asked)
 

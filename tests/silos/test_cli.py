@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from silos import catalogue, disclosure
 from silos.cli import app, main
 from silos.config import init_home
-from silos.spec import Randomness
+from silos.spec_parts import Randomness
 from tests.silos.world import JOB, coordinator_world, enrolled_world, registry, request, running_nodes, write_data
 
 EXPECTED = {
@@ -26,7 +26,9 @@ EXPECTED = {
     *(f"coordinator {c}" for c in ("init", "serve", "token", "silos", "revoke")),
     *(f"silo {c}" for c in ("init", "join", "serve", "status", "partners", "pin")),
     *(f"dataset {c}" for c in ("add", "list")),
-    *(f"job {c}" for c in ("submit", "watch", "show", "list", "result", "cancel")),
+    *(f"job {c}" for c in ("submit", "watch", "show", "list", "result", "summary", "report", "cancel")),
+    *(f"model {c}" for c in ("list", "show", "card", "export", "delete", "drift", "scorecard")),
+    *(f"match {c}" for c in ("run", "preview", "result")),
     *(f"audit {c}" for c in ("export", "checkpoint", "verify")),
 }
 
@@ -82,7 +84,21 @@ def test_every_command_argument_and_option_is_documented(name: str) -> None:
         n
         for n in EXPECTED
         if n.split()[-1]
-        in ("list", "show", "result", "status", "partners", "silos", "token", "submit", "watch", "add", "verify")
+        in (
+            "list",
+            "show",
+            "result",
+            "status",
+            "partners",
+            "silos",
+            "token",
+            "submit",
+            "watch",
+            "add",
+            "verify",
+            "run",
+            "preview",
+        )
     ),
 )
 def test_every_command_that_prints_data_can_print_json(name: str) -> None:
@@ -149,6 +165,7 @@ def test_a_silo_is_set_up_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[
         "partners": ["platform"],
         "rules": [],
         "dealer_for": [],
+        "helper_for": [],
     }
     assert run("silo", "status", "--home", root) == 0
     assert fingerprint in capsys.readouterr().out

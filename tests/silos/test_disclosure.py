@@ -13,8 +13,9 @@ from mpc.reveals import Reveal
 from mpc.supply import MODES
 from silos.disclosure import MATCHINGS, PROTOCOLS, RANDOMNESS, SUPPLIES, disclosure, load_reveals, render
 from silos.errors import DisclosureError
-from silos.spec import Randomness, parse_spec, spec_digest
-from tests.silos.world import make_spec, registry
+from silos.spec import parse_spec, spec_digest
+from silos.spec_parts import Randomness
+from tests.silos.world import MATCHERS, make_spec, registry
 
 
 def test_every_owner_computes_the_same_digest() -> None:
@@ -85,18 +86,18 @@ def test_a_module_without_a_declaration_stops_the_job(monkeypatch: pytest.Monkey
 
 def test_randomness_without_a_declaration_stops_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DisclosureError, match="there is no correlated randomness from 'a-coin'"):
-        load_reveals("vertical.logistic", "ecdh-psi", "a-coin")
+        load_reveals("vertical.glm", "ecdh-psi", "a-coin")
     monkeypatch.setattr("silos.disclosure.SUPPLIES", {"a-coin": {"silos.times": ("silos.times", "REVEALS")}})
     with pytest.raises(DisclosureError, match=r"protocol 'silos.times' does not declare what it reveals"):
-        load_reveals("vertical.logistic", "ecdh-psi", "a-coin")
+        load_reveals("vertical.glm", "ecdh-psi", "a-coin")
 
 
 def test_only_a_supply_of_randomness_may_reveal_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("silos.times.REVEALS", (), raising=False)
     monkeypatch.setattr("silos.disclosure.SUPPLIES", {"a-coin": {"silos.times": ("silos.times", "REVEALS")}})
-    assert set(load_reveals("vertical.logistic", "ecdh-psi", "a-coin")) == {
+    assert set(load_reveals("vertical.glm", "ecdh-psi", "a-coin")) == {
         *MATCHINGS["ecdh-psi"],
-        *PROTOCOLS["vertical.logistic"],
+        *PROTOCOLS["vertical.glm"],
     }
     monkeypatch.setattr("silos.disclosure.PROTOCOLS", {"k": {"another": ("silos.times", "REVEALS")}})
     with pytest.raises(DisclosureError, match="does not declare what it reveals"):
@@ -104,14 +105,14 @@ def test_only_a_supply_of_randomness_may_reveal_nothing(monkeypatch: pytest.Monk
 
 
 def test_every_source_of_randomness_has_protocols_and_assumptions() -> None:
-    assert set(SUPPLIES) == set(RANDOMNESS) == set(get_args(Randomness)) == set(MODES)
+    assert set(SUPPLIES) == set(RANDOMNESS) - {None} == set(get_args(Randomness)) == set(MODES)
     assert all(SUPPLIES.values())
     assert all(RANDOMNESS.values())
 
 
 def test_an_unknown_way_to_match_stops_the_job() -> None:
     with pytest.raises(DisclosureError, match="there is no matching by 'guessing'"):
-        load_reveals("vertical.logistic", "guessing", "dealer")
+        load_reveals("vertical.glm", "guessing", "dealer")
 
 
 def test_the_lines_follow_the_way_rows_are_matched() -> None:
@@ -119,6 +120,20 @@ def test_the_lines_follow_the_way_rows_are_matched() -> None:
     names = {line["name"] for line in disclosure(make_spec(align=align))["lines"]}
     assert {"matching.early-rows", "matching.rows"} <= names
     assert not [name for name in names if name.startswith("psi.")]
+
+
+def test_that_tokens_are_kept_is_told_exactly_if_they_are() -> None:
+    asked = {"kind": "vertical.match", "dealer": None, "parties": MATCHERS, "align": {"protocol": "oprf-psi"}}
+    for spec, told in (
+        (make_spec(**asked), False),
+        (make_spec(**asked, keep_tokens=True), True),
+        (make_spec(align={"protocol": "oprf-psi"}), False),
+    ):
+        lines = disclosure(spec)["lines"]
+        assert {line["silo"] for line in lines if line["name"] == "tokens.kept"} == (
+            {"lender", "platform"} if told else set()
+        )
+        assert "tokens.rows" in {line["name"] for line in lines}
 
 
 @pytest.mark.parametrize("matching", MATCHINGS)

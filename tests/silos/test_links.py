@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import socket
 import threading
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -27,8 +28,19 @@ from mpc.wire import (
     send_words,
 )
 from silos import link_tls
-from silos.links import JOINED_BYTES, LinkChannel, open_links
-from tests.silos.link_pairs import CERTIFICATES, NAMES, OWN, SESSION, channels, credentials, raw_peer, tls, together
+from silos.links import JOINED_BYTES, LinkChannel, TlsLink, open_links
+from tests.silos.link_pairs import (
+    BOUND_S,
+    CERTIFICATES,
+    NAMES,
+    OWN,
+    SESSION,
+    channels,
+    credentials,
+    raw_peer,
+    tls,
+    together,
+)
 
 MARKER = b"MARKER-7f3a"
 
@@ -251,6 +263,23 @@ def test_a_peer_may_need_another_bound() -> None:
     assert patient._timeouts_s == {"bravo": 9.5}
 
 
+def test_a_peer_that_is_waited_for_longer_may_come_later() -> None:
+    """The dealer has no data to read: it is there first, and the owner comes when it is ready."""
+    near, far = socket.socketpair()
+
+    def owner() -> dict[str, TlsLink]:
+        time.sleep(0.3)
+        return open_links("alfa", NAMES, {"dealer": near}, OWN["alfa"], CERTIFICATES, BOUND_S)
+
+    def dealer() -> dict[str, TlsLink]:
+        patience_s = {"alfa": BOUND_S}
+        return open_links("dealer", NAMES, {"alfa": far}, OWN["dealer"], CERTIFICATES, 0.05, patience_s=patience_s)
+
+    for links in together(owner, dealer):
+        (link,) = links.values()
+        link.close()
+
+
 def test_a_peer_that_reads_nothing_is_lost_after_the_bounded_wait() -> None:
     with channels("alfa", "bravo", timeout_s=0.1) as (a, _), pytest.raises(PeerLost, match=r"lost bravo .* 0\.1 s"):
         a.send("bravo", "m", Kind.BYTES, bytes(1 << 26))
@@ -286,7 +315,7 @@ def test_open_links_closes_everything_when_one_peer_is_wrong() -> None:
     (ab, ba), (ad, da) = socket.socketpair(), socket.socketpair()
     impostor = credentials("bravo", "cd" * 16)
     own, theirs = together(
-        lambda: open_links("alfa", NAMES, {"dealer": ad, "bravo": ba}, OWN["alfa"], CERTIFICATES, 5.0),
+        lambda: open_links("alfa", NAMES, {"dealer": ad, "bravo": ba}, OWN["alfa"], CERTIFICATES, BOUND_S),
         lambda: tls(ab, "bravo", "alfa", credentials=impostor),
     )
     assert isinstance(own, RemoteProtocolError)

@@ -37,7 +37,7 @@ def test_the_usual_job_is_allowed_with_the_pins_of_the_others(tmp_path: Path) ->
         ({"randomness": ["ot"]}, "randomness 'dealer' is not allowed"),
         ({"randomness": []}, "randomness 'dealer' is not allowed"),
         ({"expires": "2026-02-28"}, "it expired on 2026-02-28"),
-        ({"kinds": ["vertical.trees"]}, "jobs of kind 'vertical.logistic' are not allowed"),
+        ({"kinds": ["vertical.match"]}, "jobs of kind 'vertical.glm' are not allowed"),
         ({"purposes": ["fraud"]}, "purpose 'credit risk' is not allowed"),
         ({"join": ["phone"]}, "column 'email' may not be used to join with platform"),
         ({"label": []}, "column 'default' may not be used as the label with platform"),
@@ -119,6 +119,38 @@ def test_the_floor_of_matches_binds_the_spec(tmp_path: Path) -> None:
     with pytest.raises(PolicyDenied, match=r"the job would go on with 100 matches, the minimum is 101$"):
         rules.decide(make_spec(), "lender", TODAY)
     rules.decide(make_spec(align={"minimum_matches": 101}), "lender", TODAY)
+
+
+SUMS = [{"column": c, "lowest": "0", "highest": "9"} for c in ("VISITS", "CITY")]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "allowed", "clause"),
+    [
+        (0, None, ""),
+        (1, None, "1 column of platform would be added up over rows that match ours, 0 are allowed"),
+        (2, 1, "2 columns of platform would be added up over rows that match ours, 1 is allowed"),
+        (2, 2, ""),
+        (1, 64, ""),
+    ],
+)
+def test_partners_add_up_as_many_columns_over_rows_that_match_ours_as_they_may(
+    tmp_path: Path, theirs: int, allowed: int | None, clause: str
+) -> None:
+    """A sum tells its column's owner, who chose the values, which of its rows matched."""
+    parties = [
+        {"silo": "lender", "dataset": "loans", "key": "email", "sums": [{**SUMS[0], "column": "LIMIT_BAL"}]},
+        {"silo": "platform", "dataset": "usage", "key": "email", "sums": SUMS[:theirs]},
+    ]
+    spec = make_spec(kind="vertical.measure", parties=parties, release=["sums"])
+    rule = {**RULE, "kinds": ["vertical.measure"], "sum": ["LIMIT_BAL"], "release": ["sums"]}
+    rules = parsed(tmp_path, policy_text(rule if allowed is None else {**rule, "partner_sums": allowed}, PINS))
+    if clause:
+        with pytest.raises(PolicyDenied) as caught:
+            rules.decide(spec, "lender", TODAY)
+        assert caught.value.clause == clause
+    else:
+        assert rules.decide(spec, "lender", TODAY).rule == "credit-model"
 
 
 def test_a_rule_holds_on_its_last_day_and_a_star_means_every_column(tmp_path: Path) -> None:

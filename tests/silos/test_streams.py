@@ -25,7 +25,7 @@ from tests.silos.tiny_relay import Caller, TinyRelay, tiny_relay
 
 NAMES = ("alfa", "bravo", "dealer")
 TOKENS = {name: bytes([i]) * 16 for i, name in enumerate(NAMES, 1)}
-PLAN = StreamPlan("ab" * 16, bytes(range(16)), "alfa", NAMES[:2], {}, TOKENS, timeout_s=10.0)
+PLAN = StreamPlan("ab" * 16, bytes(range(16)), "alfa", NAMES[:2], {}, TOKENS, timeout_s=30.0)
 
 
 class World:
@@ -66,12 +66,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "RETRY_S", 0.02)
 
 
+@pytest.fixture
+def patient(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the direct path must win, however slow the machine is; nothing waits that long."""
+    monkeypatch.setattr(direct, "GREETING_TIMEOUT_S", 30.0)
+    monkeypatch.setattr(streams, "HEAD_START_S", 30.0)
+
+
 def exchange(near: socket.socket, far: socket.socket) -> None:
     """Bytes go both ways over blocking sockets."""
     for one, two in ((near, far), (far, near)):
         assert one.getblocking()
         one.sendall(b"ping")
-        two.settimeout(5)
+        two.settimeout(60)
         assert two.recv(4) == b"ping"
         two.setblocking(True)
 
@@ -82,6 +89,7 @@ async def check(a: Streams, b: Streams, how: str) -> None:
     await asyncio.to_thread(exchange, a.sockets["bravo"], b.sockets["alfa"])
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("acceptor", ["alfa", "bravo"])
 async def test_direct_when_one_end_advertises(world: World, acceptor: str) -> None:
     listener, endpoint = await world.listen()
@@ -91,6 +99,7 @@ async def test_direct_when_one_end_advertises(world: World, acceptor: str) -> No
     assert world.relay.opened == 0
 
 
+@pytest.mark.usefixtures("patient")
 async def test_the_first_named_accepts_when_both_advertise(world: World) -> None:
     listener, endpoint = await world.listen()
     plan = replace(PLAN, endpoints={"alfa": endpoint, "bravo": "192.0.2.1:9"})
@@ -98,6 +107,7 @@ async def test_the_first_named_accepts_when_both_advertise(world: World) -> None
     await check(a, b, "direct")
 
 
+@pytest.mark.usefixtures("patient")
 async def test_three_participants_share_one_listener_per_node(world: World) -> None:
     listeners, endpoints = {}, {}
     for name in NAMES:
@@ -110,6 +120,7 @@ async def test_three_participants_share_one_listener_per_node(world: World) -> N
     assert {how for s in made for how in s.how.values()} == {"direct"}
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_dialler_that_comes_before_its_acceptor_tries_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +153,7 @@ STRANGERS = {
 }
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("name", STRANGERS)
 async def test_a_stranger_is_dropped_and_the_right_peer_still_comes(world: World, name: str) -> None:
     listener, endpoint = await world.listen()
@@ -244,7 +256,7 @@ async def test_a_peer_that_never_comes_is_lost(world: World, me: str, endpoints:
 
 
 async def test_one_missing_peer_closes_the_others(world: World) -> None:
-    plan = replace(PLAN, participants=NAMES, timeout_s=0.8)
+    plan = replace(PLAN, participants=NAMES, timeout_s=3.0)  # enough for alfa and bravo to find each other
     outcomes = await asyncio.gather(world.connect(plan, "alfa"), world.connect(plan, "bravo"), return_exceptions=True)
     for outcome in outcomes:
         assert isinstance(outcome, PeerLost)
@@ -256,7 +268,7 @@ async def test_a_relay_that_refuses_is_in_the_sentence(world: World) -> None:
     with pytest.raises(
         PeerLost, match=r"lost bravo at step 'link': no connection .*the relay cannot be used: status 403"
     ):
-        await world.connect(replace(PLAN, timeout_s=0.2), "alfa")
+        await world.connect(replace(PLAN, timeout_s=2.0), "alfa")
 
 
 async def test_a_large_transfer_through_the_pump_with_a_slow_reader(world: World) -> None:
@@ -346,7 +358,7 @@ async def test_a_process_takes_the_stream_over_and_its_end_is_the_end(world: Wor
     worker = await asyncio.create_subprocess_exec(sys.executable, "-c", ECHO, str(fd), pass_fds=[fd])
     a.handed_over()
     far = b.sockets["alfa"]
-    far.settimeout(10)
+    far.settimeout(60)
     await asyncio.to_thread(far.sendall, b"hello")
     assert await asyncio.to_thread(far.recv, 100) == b"HELLO"
     assert await asyncio.to_thread(far.recv, 100) == b""

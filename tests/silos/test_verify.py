@@ -46,7 +46,7 @@ def test_an_honest_bundle_verifies_and_tells_its_story(tmp_path: Path) -> None:
     assert report.reason == ""
     summary = report.summary
     assert summary is not None
-    assert (summary.job, summary.kind, summary.purpose) == (JOB, "vertical.logistic", "credit risk")
+    assert (summary.job, summary.kind, summary.purpose) == (JOB, "vertical.glm", "credit risk")
     assert (summary.submitter, summary.participants, summary.state) == ("analyst", list(PARTICIPANTS), "done")
     assert len(summary.timeline) == 2 + 3 + 3 + 2 + 3
     assert summary.timeline[0] == "2026-03-01T10:00:00Z  analyst: proposed"

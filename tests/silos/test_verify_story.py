@@ -198,11 +198,11 @@ BROKEN: dict[str, tuple[Callable[[Play], None], str]] = {
     ),
     "an owner commits to nothing": (
         edit("lender", "consented", dataset_commitment=""),
-        "'consented' by lender: a data owner commits to its data set, the dealer to none",
+        "'consented' by lender: a data owner commits to its data set, and nobody else to one",
     ),
     "the dealer commits to data": (
         edit("dealer", "consented", dataset_commitment=OTHER),
-        "'consented' by dealer: a data owner commits to its data set, the dealer to none",
+        "'consented' by dealer: a data owner commits to its data set, and nobody else to one",
     ),
     "a failure after the end": (
         then("dealer", "failed", {"step": "train", "reason": "lost", "party": ""}),
@@ -219,6 +219,13 @@ BROKEN: dict[str, tuple[Callable[[Play], None], str]] = {
     ),
     "a job of a dealer that names none": (respec(dealer=None), "or none where there is one$"),
     "randomness from nowhere": (respec(randomness="dice"), "its spec lacks something that every spec has"),
+    "a job without randomness that names a dealer": (respec(randomness=None), "names a dealer where there is none"),
+    "a dealer and a helper": (respec(helper="mallory"), "its spec names a dealer and a helper$"),
+    "an owner that helps": (
+        respec(randomness=None, dealer=None, helper="lender"),
+        "its spec names no distinct participants",
+    ),
+    "a helper that is no name": (respec(helper=3), "its spec lacks something that every spec has"),
     "an account without randomness": (
         edit("lender", "finished", cost={"rounds": 1, "bytes_sent": {}, "seconds": {}, "peak_mib": 1}),
         r"^entry \d+: it is no statement that this format knows",
@@ -264,6 +271,51 @@ def test_a_job_without_a_dealer(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert next(c.detail for c in report.checks if c.name == "costs") == "3 triple"
     show(report)
     assert "computed by lender, platform; correlated randomness: ot" in capsys.readouterr().out
+
+
+MATCH = {**SPEC, "kind": "vertical.match", "randomness": None, "dealer": None}
+
+
+def unused(play: Play) -> Play:
+    """Nobody used any randomness."""
+    for step in play.steps:
+        if step.event == "finished":
+            step.body["cost"] = {**step.body["cost"], "randomness": {}}
+    return play
+
+
+def test_a_job_without_randomness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = check(tmp_path, unused(honest(MATCH)))
+    assert report.ok, report.reason
+    assert report.summary is not None
+    assert (report.summary.randomness, report.summary.participants) == ("none", ["lender", "platform"])
+    assert next(c.detail for c in report.checks if c.name == "costs") == "no randomness"
+    show(report)
+    assert "computed by lender, platform; correlated randomness: none" in capsys.readouterr().out
+    sentence = (
+        r"^entry \d+, 'finished' by lender: its account of the randomness 'triple' is not what the format has here$"
+    )
+    refused(check(tmp_path, honest(MATCH)), sentence)
+
+
+def test_a_job_with_a_helper(tmp_path: Path) -> None:
+    spec = {**MATCH, "helper": "helper"}
+    report = verify_bundle(write(tmp_path, ledger("helper").record(unused(honest(spec))).files()))
+    assert report.ok, report.reason
+    assert report.summary is not None
+    assert report.summary.participants == ["lender", "platform", "helper"]
+    for event, sentence in (("consented", "helper had not 'consented'"), ("started", "helper had not 'started'")):
+        play = unused(honest(spec))
+        play.drop("helper", event)
+        refused(verify_bundle(write(tmp_path, ledger("helper").record(play).files())), sentence)
+    play = unused(honest(spec))
+    play.get("helper", "consented").body["dataset_commitment"] = OTHER
+    refused(verify_bundle(write(tmp_path, ledger("helper").record(play).files())), "nobody else to one")
+
+
+def test_a_spec_of_the_time_before_there_were_helpers(tmp_path: Path) -> None:
+    report = check(tmp_path, honest({name: value for name, value in SPEC.items() if name != "helper"}))
+    assert report.ok, report.reason
 
 
 def test_an_expiry_before_its_time(tmp_path: Path) -> None:

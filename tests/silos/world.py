@@ -27,15 +27,23 @@ from silos.validation import write_private
 NOW = dt.datetime(2026, 3, 1, 12, 0, 0, tzinfo=dt.UTC)
 JOB, SALT = "0123456789abcdef0123456789abcdef", "00112233445566778899aabbccddeeff"
 SILOS = ("lender", "platform", "dealer")
+BOUND_S = 60.0  # how long what should come may take
 
 
-def registry(_kind: str, _matching: str, randomness: str) -> Mapping[str, Sequence[Reveal]]:
+def registry(_kind: str, _matching: str, randomness: str | None) -> Mapping[str, Sequence[Reveal]]:
     """Declarations of two made-up protocols; the second one supplies the randomness."""
     to: To = "owners" if randomness == "ot" else "dealer"
     return {
         "mpc.psi": (Reveal("matches", "owners", "which of its own rows the other owner also has", "exact"),),
         "mpc.dealer": (Reveal("shapes", to, "the shapes of the randomness it makes", "size"),),
     }
+
+
+MATCHERS = [
+    {"silo": "lender", "dataset": "loans", "key": "email"},
+    {"silo": "platform", "dataset": "usage", "key": "email"},
+]
+"""The owners of a job that matches rows."""
 
 
 def request(**changes: Any) -> dict[str, Any]:
@@ -67,7 +75,7 @@ RULE = {
     "dataset": "loans",
     "partners": ["platform"],
     "dealers": ["dealer"],
-    "kinds": ["vertical.logistic"],
+    "kinds": ["vertical.glm"],
     "purposes": ["credit risk"],
     "join": ["email"],
     "label": ["default"],
@@ -137,7 +145,7 @@ class World:
 
     async def heard(self, client: CoordinatorClient, job: str, silo: str, said: str) -> None:
         """Wait until a silo has made a statement about a job."""
-        async with asyncio.timeout(20), client.events(job) as events:
+        async with asyncio.timeout(BOUND_S), client.events(job) as events:
             entries = (await client.job(job))["entries"]
             statements = [parse(base64.b64decode(entry["envelope"])).statement for entry in entries]
             if (silo, said) not in [(s.silo, s.event) for s in statements]:
@@ -147,7 +155,7 @@ class World:
 
     async def until(self, client: CoordinatorClient, job: str, states: set[str]) -> dict[str, Any]:
         """Wait for a job to come into one of some states."""
-        async with asyncio.timeout(20), client.events(job) as events:
+        async with asyncio.timeout(BOUND_S), client.events(job) as events:
             if (await client.job(job))["state"] not in states:
                 async for event in events:
                     if event.get("state") in states:
