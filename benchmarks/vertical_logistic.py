@@ -1,7 +1,8 @@
 """Train a logistic regression over two owners' columns: three processes, real TLS on loopback, against scikit-learn.
 
     python -m benchmarks.vertical_logistic [--rows 100000] [--columns 100 ...] [--passes N] [--repeat 3] [--json]
-                                           [--network lan|10ms-100mbit|50ms-20mbit]
+                                           [--inference] [--network lan|10ms-100mbit|50ms-20mbit]
+                                           [--peers none|spu]
 
 The data is synthetic.  Unless told how many, it makes the fewest passes (of 4, 6, 8, 12, 16, 24, 32, 48, 64) that bring the
 AUC within 0.001 of scikit-learn's.  Reported are the medians over the repeats of the seconds from the first byte of the
@@ -11,6 +12,8 @@ second run with fewer passes, so the set-up, which masks every owner's columns o
 
 With --network, `benchmarks.shaping` stands between every two processes: it says what its delays and rates mean.  Then
 what the network alone takes is reported too: one delay for each round, and the busiest link's time for its bytes.
+
+With --peers spu, SecretFlow SPU trains on the same rows beside it: `benchmarks.peer_spu_logistic` says how.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import peer_spu_logistic as spu
 from benchmarks.parties import NAMES, OWNERS, connect, run_processes
 from benchmarks.shaping import NETWORKS
 
@@ -47,7 +51,7 @@ def party(order: dict[str, Any]) -> dict[str, Any]:
     from mpc.engine import bind
     from mpc.kinds import warm_up
     from mpc.session import Session
-    from vertical.logistic import Settings, train
+    from vertical.glm import Settings, train
 
     me = order["me"]
     X, y = data(order["rows"], order["columns"]) if me != "dealer" else (np.empty((0, 0)), np.empty(0))
@@ -62,11 +66,14 @@ def party(order: dict[str, Any]) -> dict[str, Any]:
         index = OWNERS.index(me)
         session = Session(channel, OWNERS, index, Correlations(channel, "dealer", index, len(OWNERS)))
         block = X[:, :half] if index == 0 else X[:, half:]
-        settings = Settings(passes=order["passes"], harmonics=order["harmonics"])
+        settings = Settings(
+            ridge=1.0, passes=order["passes"], harmonics=order["harmonics"], inference=order["inference"]
+        )
         with bind(session):
             fitted = train(session, block, y if index == 0 else None, settings)
         session.correlations.close()
-        weights = [*fitted.weights, *([] if fitted.intercept is None else [fitted.intercept])]
+        last = [] if fitted.intercept is None else [float(fitted.intercept)]
+        weights = [*fitted.weights.tolist(), *last]
     return {
         "seconds": time.perf_counter() - start,
         "cpu_seconds": time.process_time() - cpu,
@@ -77,10 +84,9 @@ def party(order: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def run(rows: int, columns: int, passes: int, harmonics: int, network: str | None) -> dict[str, dict[str, Any]]:
+def run(order: dict[str, Any], passes: int, network: str | None) -> dict[str, dict[str, Any]]:
     """One run of three processes, over `network` or straight over loopback."""
-    order = {"rows": rows, "columns": columns, "passes": passes, "harmonics": harmonics}
-    return run_processes("benchmarks.vertical_logistic", order, network)
+    return run_processes("benchmarks.vertical_logistic", order | {"passes": passes}, network)
 
 
 def auc_of(result: dict[str, dict[str, Any]], X: np.ndarray, y: np.ndarray) -> float:
@@ -90,13 +96,15 @@ def auc_of(result: dict[str, dict[str, Any]], X: np.ndarray, y: np.ndarray) -> f
     return float(roc_auc_score(y, X @ np.array([*result["a"]["weights"][:-1], *result["b"]["weights"]])))
 
 
-def measure(
-    rows: int, columns: int, passes: int | None, harmonics: int, repeat: int, network: str | None
-) -> dict[str, Any]:
-    """Medians of the secure run and of scikit-learn on the same rows."""
+def measure(order: dict[str, Any], passes: int | None, repeat: int, network: str | None) -> dict[str, Any]:
+    """Medians of the secure run and of scikit-learn on the same rows.
+
+    order: rows, columns, harmonics and inference, as the command line has them.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
+    rows, columns = order["rows"], order["columns"]
     X, y = data(rows, columns)
     plain, model = [], LogisticRegression(C=1.0, max_iter=1000)
     for _ in range(repeat):
@@ -105,12 +113,12 @@ def measure(
         plain.append(time.perf_counter() - start)
     target = float(roc_auc_score(y, model.decision_function(X)))
     for made in PASSES if passes is None else (passes,):
-        last = run(rows, columns, made, harmonics, network)
+        last = run(order, made, network)
         if abs(auc_of(last, X, y) - target) < CLOSE:
             break
-    runs = [last, *(run(rows, columns, made, harmonics, network) for _ in range(repeat - 1))]
-    fewer = max(1, made // 2)
-    short = run(rows, columns, fewer, harmonics, network)
+    runs = [last, *(run(order, made, network) for _ in range(repeat - 1))]
+    fewer = made if order["inference"] else max(1, made // 2)  # with Newton steps fewer passes mean more steps
+    short = last if order["inference"] else run(order, fewer, network)
     seconds = statistics.median(max(r[n]["seconds"] for n in NAMES) for r in runs)
     return {
         "rows": rows,
@@ -184,6 +192,8 @@ def show(result: dict[str, Any]) -> None:
             f"{network['busiest_link_seconds']:.2f} s for the {network['busiest_link_mb']:.2f} MB from "
             f"{' to '.join(network['busiest_link'])}, its busiest link"
         )
+    if spu.NAME in result:
+        console.print(spu.text(result[spu.NAME]), markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -194,19 +204,25 @@ def main() -> None:
     parser.add_argument("--columns", type=int, nargs="+", default=[50, 100, 200], help="one table for each")
     parser.add_argument("--passes", type=int, help="passes over the rows; default: until the AUC is close")
     parser.add_argument("--harmonics", type=int, default=10)
+    parser.add_argument("--inference", action="store_true", help="go on with Newton steps and standard errors")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument(
         "--network", choices=list(NETWORKS), help="round trip and rate; default: straight over loopback"
     )
+    parser.add_argument("--peers", choices=("none", spu.NAME), default="none", help="who trains beside ours")
     parser.add_argument("--json", action="store_true", help="print one JSON document per table")
     arguments = parser.parse_args()
+    if arguments.network and arguments.peers != "none":
+        parser.error("--network is for ours alone: with it, --peers none")
     if arguments.party:
         print(json.dumps(party(json.loads(sys.stdin.readline()))))
         return
     for columns in arguments.columns:
-        result = measure(
-            arguments.rows, columns, arguments.passes, arguments.harmonics, arguments.repeat, arguments.network
-        )
+        order = {"rows": arguments.rows, "columns": columns, "harmonics": arguments.harmonics}
+        order["inference"] = arguments.inference
+        result = measure(order, arguments.passes, arguments.repeat, arguments.network)
+        if arguments.peers == spu.NAME:
+            result[spu.NAME] = spu.beside(result, *data(arguments.rows, columns), CLOSE)
         print(json.dumps(result)) if arguments.json else show(result)
 
 
