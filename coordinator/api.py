@@ -144,6 +144,30 @@ class EntriesReply(_Model):
     entries: list[LogEnvelope | LogLeaf]
 
 
+class RosterEntriesReply(_Model):
+    """The entries about no job in the range that was asked for, in order, or a beginning of them."""
+
+    entries: list[JobEntry]
+
+
+class RotateRequest(_Model):
+    """entry: the 'rotated' envelope, signed with the key that it replaces."""
+
+    entry: Base64
+
+
+class RotateReply(_Model):
+    """index: the entry's place in the log."""
+
+    index: int
+
+
+class CosignReply(_Model):
+    """size: of the checkpoint that was cosigned."""
+
+    size: int
+
+
 class ProofReply(_Model):
     hashes: list[Base64]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
@@ -9,9 +10,21 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from coordinator import api
-from coordinator.calls import Call, authenticate, parse_body, read_body
-from coordinator.errors import Conflict, Forbidden, Malformed, NotAuthenticated, Refusal, TooLarge, Unknown
+from coordinator.calls import Call, Caller, authenticate, parse_body, read_body
+from coordinator.errors import (
+    Conflict,
+    Forbidden,
+    Malformed,
+    NotAuthenticated,
+    Refusal,
+    RolledBack,
+    TooLarge,
+    TooMany,
+    Unavailable,
+    Unknown,
+)
 from coordinator.openapi import document
+from coordinator.quotas import Counters
 from coordinator.routes import JSON, KIB, OPENAPI_PATH, ROUTES, WEBSOCKET, Route
 from coordinator.service import Coordinator
 
@@ -22,16 +35,22 @@ STATUS: dict[type[Refusal], int] = {
     Unknown: 404,
     Conflict: 409,
     TooLarge: 413,
+    TooMany: 429,
+    RolledBack: 503,
 }
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def build_app(coordinator: Coordinator) -> web.Application:
-    """The application of one coordinator."""
+COUNTED = {("POST", "/v1/jobs"): "jobs", ("POST", "/v1/jobs/{job}/entries"): "entries"}
+"""The routes whose requests a quota counts, and which one."""
+
+
+def build_app(coordinator: Coordinator, counters: Counters) -> web.Application:
+    """The application of one coordinator.  counters: how much of its quotas each silo has used."""
     app = web.Application(middlewares=[_refusals_as_json])
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, _endpoint(coordinator, route))
+        app.router.add_route(route.method, route.path, _endpoint(coordinator, counters, route))
     described = document(ROUTES, coordinator.origin)
 
     async def openapi(_: web.Request) -> web.Response:
@@ -45,11 +64,20 @@ def build_app(coordinator: Coordinator) -> web.Application:
     return app
 
 
-def _endpoint(coordinator: Coordinator, route: Route) -> _Handler:
-    """Authentication first, then the body within its limit, then its model, then the handler."""
+def _endpoint(coordinator: Coordinator, counters: Counters, route: Route) -> _Handler:
+    """Authentication first, then the caller's quotas, the body within its limit, its model, and the handler."""
+    quota = COUNTED.get((route.method, route.path))
 
     async def answer(request: web.Request) -> web.StreamResponse:
         caller = await authenticate(coordinator, request) if route.certificate else None
+        if caller is None:
+            return await handled(request, None)
+        if quota is not None:
+            counters.count(caller.silo, quota)
+        with counters.socket(caller.silo) if route.reply == WEBSOCKET else contextlib.nullcontext():
+            return await handled(request, caller)
+
+    async def handled(request: web.Request, caller: Caller | None) -> web.StreamResponse:
         raw = await read_body(request, route.limit_kib * KIB)
         body = parse_body(route.body, raw) if isinstance(route.body, type) else raw
         reply = await route.handler(coordinator, Call(request, caller, body))
@@ -80,6 +108,8 @@ async def _refusals_as_json(request: web.Request, handler: _Handler) -> web.Stre
         return await handler(request)
     except Refusal as refusal:
         return _error(STATUS[type(refusal)], str(refusal))
+    except Unavailable as exc:
+        return _error(503, str(exc))
     except web.HTTPException as exc:
         if exc.status < 400:
             raise

@@ -103,7 +103,7 @@ def parse_request(pem: bytes) -> x509.CertificateSigningRequest:
         _p256(request)
         if not request.is_signature_valid:
             raise Malformed("the certificate request is not signed with its own key")
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as exc:
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature, x509.InvalidVersion) as exc:
         raise Malformed("the certificate request is not a PEM PKCS #10 request") from exc
     return request
 

@@ -1,4 +1,6 @@
-"""Joining: one-time tokens that pin the CA, and the checks on an enrolment request.  Pure but for drawing tokens.
+"""Joining: one-time tokens that pin the CA, and the checks on an enrolment request; changing and revoking keys.
+
+Pure but for drawing tokens.
 
 The operator hands a token to a silo's administrator by any confidential way.  It names the CA by the hash of its key, so
 the silo knows the true coordinator before it sends the secret; the coordinator keeps only the secret's hash.  The silo's
@@ -22,11 +24,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from coordinator import ca
-from coordinator.envelope import EnvelopeError, Sealed, parse
+from coordinator.envelope import EnvelopeError, Sealed, Statement, fingerprint, parse
 from coordinator.errors import Conflict, Malformed, NotAuthenticated
-from coordinator.statements import Enrolled, parse_time, read
+from coordinator.statements import COORDINATOR, Enrolled, Revoked, Rotated, format_time, parse_time, read
 
 PROOF_CONTEXT = b"accord-enrol-v1"
+ROTATE_CONTEXT = b"accord-rotate-v1\n"
 _TOKEN = re.compile(r"SJ1\.(?P<pin>[0-9a-f]{64})\.(?P<id>[0-9a-f]{16})\.(?P<secret>[A-Za-z0-9_-]{43})")
 _CREDENTIAL = re.compile(r"(?P<id>[0-9a-f]{16})\.(?P<secret>[A-Za-z0-9_-]{43})")
 
@@ -157,6 +160,44 @@ def check_name(enrolment: Enrolment, token: TokenRecord, taken: bool) -> None:
         raise Malformed(f"the token is for '{token.silo}', the entry speaks for '{enrolment.silo}'")
     if taken and not token.allow_replace:
         raise Conflict(f"'{token.silo}' is enrolled already and the token does not allow to replace it")
+
+
+def rotation_message(silo: str, old_key: bytes) -> bytes:
+    """What a new identity key signs to take over from `old_key`: nobody can rotate to a key that it does not hold."""
+    return ROTATE_CONTEXT + silo.encode() + b"\n" + fingerprint(old_key).encode()
+
+
+def read_rotation(sealed: Sealed, present: bytes) -> bytes:
+    """The new identity key of a 'rotated' statement, with its proof checked; who signed the statement is checked elsewhere.
+
+    present: the silo's key on the roster.  If that is the new one already, the statement may be a repeated one, whose proof
+    names a key that is gone.
+    Raises: Malformed.
+    """
+    said = sealed.statement
+    if (said.event, said.job, said.spec_digest) != ("rotated", "", ""):
+        raise Malformed("the entry of a rotation is a 'rotated' statement about no job")
+    check_time(said.time)
+    body = read(Rotated, said.body, "the body of 'rotated'")
+    key, proof = unbase64(body.identity_key, "identity_key", 32), unbase64(body.proof, "proof", 64)
+    if key == present:
+        return key
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(proof, rotation_message(said.silo, present))
+    except (InvalidSignature, ValueError) as exc:
+        raise Malformed("the proof is not the new key's signature over the silo's name and its present key") from exc
+    return key
+
+
+def revocation(silo: str, identity_key: bytes, reason: str, place: tuple[int, str], now: dt.datetime) -> Statement:
+    """The coordinator's statement that a silo's key speaks no longer.  place: seq and prev of its next one about no job.
+
+    Raises: Malformed if the reason is empty or too long.
+    """
+    body = {"silo": silo, "fingerprint": fingerprint(identity_key), "reason": reason}
+    read(Revoked, body, "the body of 'revoked'")
+    seq, prev = place
+    return Statement("revoked", "", "", COORDINATOR, seq, prev, format_time(now), body)
 
 
 def check_time(text: str) -> None:

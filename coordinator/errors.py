@@ -31,5 +31,17 @@ class TooLarge(Refusal):
     """More bytes than this request may have."""
 
 
+class TooMany(Refusal):
+    """More than this silo may ask for in this time, or at once."""
+
+
+class RolledBack(Refusal):
+    """The database is older than what this log has shown: it is read only until that is repaired."""
+
+
+class Unavailable(Exception):
+    """The database cannot be used now; what was asked may be asked again."""
+
+
 class Corrupt(Exception):
     """The coordinator's own files contradict each other; it must not start or go on writing."""

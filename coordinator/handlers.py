@@ -14,7 +14,7 @@ from coordinator import api, ca, relay
 from coordinator.calls import Call
 from coordinator.enrol import read_enrolment, split_credential, unbase64
 from coordinator.envelope import fingerprint, parse
-from coordinator.errors import Conflict, Forbidden
+from coordinator.errors import Conflict, Forbidden, Malformed
 from coordinator.events import Listener, Progress
 from coordinator.jobs import Job, State
 from coordinator.log import Entry, Seen
@@ -22,6 +22,8 @@ from coordinator.metrics import CONTENT_TYPE
 from coordinator.service import Coordinator
 from coordinator.statements import format_time
 from coordinator.store import Store
+from coordinator.tiles import CONTENT_TYPE as TILE
+from coordinator.tiles import Tile
 
 EVENTS_HEARTBEAT_S = 20.0
 MAX_EVENTS_MESSAGE_BYTES = 1024  # a listener has nothing to say
@@ -58,7 +60,7 @@ async def renew(c: Coordinator, call: Call) -> api.RenewReply:
     csr = ca.parse_request(call.raw())
     if call.caller is None:
         raise Forbidden("only a silo renews its certificate")
-    await c.store.call(Store.renew, call.silo, call.caller.spki, ca.spki_hash(csr.public_key()))
+    await c.store.write(Store.renew, call.silo, call.caller.spki, ca.spki_hash(csr.public_key()))
     return api.RenewReply(certificate=_pem(ca.issue_silo(c.authority, csr, call.silo, c.clock())))
 
 
@@ -74,6 +76,10 @@ async def roster(c: Coordinator, _: Call) -> api.RosterReply:
         if not silo.revoked
     ]
     return api.RosterReply(silos=silos)
+
+
+async def rotate(c: Coordinator, call: Call) -> api.RotateReply:
+    return api.RotateReply(index=await c.rotate(_own_entry(call, call.model(api.RotateRequest).entry)))
 
 
 # --- jobs
@@ -172,13 +178,39 @@ async def join_relay(c: Coordinator, call: Call) -> web.WebSocketResponse:
 
 
 async def checkpoint(c: Coordinator, _: Call) -> web.Response:
-    return web.Response(text=await c.store.call(_checkpoint))
+    return web.Response(text=await c.store.call(Store.checkpoint_note))
+
+
+async def cosigned(c: Coordinator, call: Call) -> web.Response:
+    least = call.count("least") if "least" in call.request.query else None
+    return web.Response(text=await c.store.call(Store.cosigned_note, least))
+
+
+async def tile(c: Coordinator, call: Call) -> web.Response:
+    wanted = Tile.parse(call.path("level"), call.path("place"))
+    body = await c.store.call(Store.tile, wanted)
+    return web.Response(body=body, content_type=TILE, headers={"Cache-Control": "private, max-age=31536000, immutable"})
 
 
 async def log_entries(c: Coordinator, call: Call) -> api.EntriesReply:
     start, end = call.count("start"), call.count("end")
     entries = await c.store.call(Store.read_log, call.silo, start, end)
     return api.EntriesReply(entries=[_seen(entry) for entry in entries])
+
+
+async def roster_entries(c: Coordinator, call: Call) -> api.RosterEntriesReply:
+    entries = await c.store.call(Store.roster_entries, call.count("start"), call.count("end"))
+    return api.RosterEntriesReply(
+        entries=[api.JobEntry(index=index, envelope=_b64(envelope)) for index, envelope in entries]
+    )
+
+
+async def cosign(c: Coordinator, call: Call) -> api.CosignReply:
+    try:
+        note = call.raw().decode()
+    except UnicodeDecodeError as exc:
+        raise Malformed("a checkpoint is UTF-8 text") from exc
+    return api.CosignReply(size=await c.store.write(Store.add_cosignature, call.silo, note))
 
 
 async def inclusion(c: Coordinator, call: Call) -> api.ProofReply:

@@ -1,8 +1,8 @@
 """A coordinator's directory: its keys, certificates, settings and database.
 
-    coordinator.json  origin and host names     log.key                   Ed25519, signs the log
-    ca.key, ca.pem    the authority             server.key, server.pem    what the server shows
-    coordinator.db    everything else
+    coordinator.json  origin, host names and    log.key                   Ed25519, signs the log
+                      address of the database   server.key, server.pem    what the server shows
+    ca.key, ca.pem    the authority             coordinator.db            everything else, if it is SQLite
 All but the certificates are readable by their owner only.
 """
 
@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
@@ -23,11 +23,15 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from coordinator import ca
+from coordinator.database import Database
+from coordinator.errors import Conflict, Unavailable
 from coordinator.note import Checkpoint, sign_checkpoint, verifier_key
+from coordinator.sqlite import SqliteDatabase
 from coordinator.store import Store
 
 DATABASE = "coordinator.db"
 SETTINGS = "coordinator.json"
+POSTGRES = "postgresql://"
 
 
 class HomeError(Exception):
@@ -36,21 +40,27 @@ class HomeError(Exception):
 
 @dataclass(frozen=True)
 class Home:
-    """A loaded directory."""
+    """A loaded directory.  database: "" for the SQLite file in it, or the address of a PostgreSQL database."""
 
     path: Path
     origin: str
     hosts: tuple[str, ...]
     authority: ca.Authority
     log_key: Ed25519PrivateKey
+    database: str = field(default="", repr=False)  # it may hold a password
 
     def sign_head(self, size: int, root: bytes) -> str:
         """A signed checkpoint of this coordinator's log."""
         return sign_checkpoint(Checkpoint(self.origin, size, root), self.log_key)
 
     def open_store(self, *, create: bool = False) -> Store:
-        """Raises: Corrupt, sqlite3.Error."""
-        return Store(self.path / DATABASE, verifier_key(self.origin, self.log_key), self.sign_head, create=create)
+        """Raises: Corrupt, Unavailable; Conflict if tables shall be made where there are some."""
+        db = open_database(self.database) if self.database else SqliteDatabase(self.path / DATABASE)
+        try:
+            return Store(db, verifier_key(self.origin, self.log_key), self.sign_head, create=create)
+        except BaseException:
+            db.close()
+            raise
 
     def refresh_server_certificate(self, now: dt.datetime) -> bool:
         """Issue the server's certificate anew if less than half its life is left; True if it did.
@@ -66,9 +76,22 @@ class Home:
         return True
 
 
-def create(path: Path, hosts: Sequence[str], origin: str, now: dt.datetime) -> None:
-    """Make a coordinator's directory: complete, or not at all.
+def open_database(url: str) -> Database:
+    """Connect to a PostgreSQL database.  Raises: HomeError, Corrupt, Unavailable."""
+    if not url.startswith(POSTGRES):
+        raise HomeError("a coordinator's database is at an address that begins with postgresql://")
+    try:
+        from coordinator.postgres import PostgresDatabase
+    except ImportError as exc:
+        raise HomeError("a PostgreSQL database needs the extra accord[postgres]") from exc
+    return PostgresDatabase(url)
 
+
+def create(path: Path, hosts: Sequence[str], origin: str, now: dt.datetime, database: str = "") -> None:
+    """Make a coordinator's directory: complete, or not at all.  database: as in Home.
+
+    Tables in a PostgreSQL database are made last but one; if this dies before the directory has its name, they are left
+    there, and a later attempt says so.
     Raises: HomeError if there is something already, or the origin or a host cannot be a name.
     """
     if not hosts:
@@ -94,9 +117,14 @@ def create(path: Path, hosts: Sequence[str], origin: str, now: dt.datetime) -> N
         _write(draft / "server.key", _pem(server_key), 0o600)
         _write(draft / "server.pem", server.public_bytes(serialization.Encoding.PEM), 0o644)
         _write(draft / "log.key", _pem(log_key), 0o600)
-        _write(draft / DATABASE, b"", 0o600)
-        _write(draft / SETTINGS, json.dumps({"v": 1, "origin": origin, "hosts": list(hosts)}).encode(), 0o600)
-        load(draft).open_store(create=True).close()
+        if not database:
+            _write(draft / DATABASE, b"", 0o600)
+        settings = {"v": 1, "origin": origin, "hosts": list(hosts), "database": database}
+        _write(draft / SETTINGS, json.dumps(settings).encode(), 0o600)
+        try:
+            load(draft).open_store(create=True).close()
+        except (Conflict, Unavailable) as exc:
+            raise HomeError(f"no log can be made there: {exc}") from exc
         _sync_directory(draft)
         draft.rename(path)  # replaces an empty directory, never a full one
         _sync_directory(path.parent)
@@ -111,7 +139,7 @@ def load(path: Path) -> Home:
         certificate = x509.load_pem_x509_certificate((path / "ca.pem").read_bytes())
         authority = ca.Authority(certificate, _load_p256(path / "ca.key"))
         log_key = _load_ed25519(path / "log.key")
-        return Home(path, settings["origin"], tuple(settings["hosts"]), authority, log_key)
+        return Home(path, settings["origin"], tuple(settings["hosts"]), authority, log_key, settings["database"])
     except FileNotFoundError as exc:
         raise HomeError(f"{path} is not a coordinator's directory: {Path(exc.filename).name} is missing") from exc
     except (ValueError, KeyError, TypeError) as exc:

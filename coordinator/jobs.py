@@ -7,6 +7,7 @@ raises and changes nothing.
     absent -> proposed -> disclosed -> ready -> running -> done
                              `-> refused    `-> failed <-'
     and from every open state: cancelled (by the submitter), expired (by the coordinator)
+    and from disclosed, ready and running: withdrawn (by whoever has consented and released nothing yet)
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class State(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
 
     @property
     def is_final(self) -> bool:
@@ -45,7 +47,7 @@ class State(StrEnum):
 
 
 OPEN = (State.PROPOSED, State.DISCLOSED, State.READY, State.RUNNING)
-FINAL = (State.DONE, State.REFUSED, State.FAILED, State.CANCELLED, State.EXPIRED)
+FINAL = (State.DONE, State.REFUSED, State.FAILED, State.CANCELLED, State.EXPIRED, State.WITHDRAWN)
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ TABLE: Mapping[tuple[State, str], Rule] = {
     (State.RUNNING, "finished"): Rule(By.PARTICIPANT, State.DONE, _all_released_and_finished, bound=True),
     **{(state, "cancelled"): Rule(By.SUBMITTER, State.CANCELLED) for state in OPEN},
     **{(state, "expired"): Rule(By.COORDINATOR, State.EXPIRED) for state in OPEN},
+    **{(state, "withdrawn"): Rule(By.PARTICIPANT, State.WITHDRAWN, bound=True) for state in OPEN[1:]},
 }
 
 
@@ -183,6 +186,8 @@ def _check_signer(job: Job, rule: Rule, said: Said) -> None:
     }[rule.by]
     if silo not in allowed:
         raise Forbidden(f"'{event}' is for {rule.by.value} of the job to say, not for {silo}")
+    if rule.bound and silo not in job.consents:
+        raise Conflict(f"{silo} has not consented to this job")
     if rule.bound and job.consents[silo].identity != said.identity:
         raise Forbidden(f"{silo} consented with another identity key than it signs '{event}' with")
 
@@ -291,6 +296,14 @@ def _cancelled(job: Job, said: Said) -> Job:
     return replace(job, reason=f"{said.statement.silo} cancelled: {body.reason}")
 
 
+def _withdrawn(job: Job, said: Said) -> Job:
+    silo = said.statement.silo
+    body = st.read(st.Ended, said.statement.body, "the body of 'withdrawn'")
+    if silo in job.released:
+        raise Conflict(f"{silo} has released its result already")
+    return replace(job, reason=f"{silo} withdrew its consent: {body.reason}")
+
+
 def _expired(job: Job, said: Said) -> Job:
     body = st.read(st.Ended, said.statement.body, "the body of 'expired'")
     if said.at < st.parse_time(job.valid_until):
@@ -317,5 +330,6 @@ _RECORD: Mapping[str, Callable[[Job, Said], Job]] = {
     "refused": _refused,
     "failed": _failed,
     "cancelled": _cancelled,
+    "withdrawn": _withdrawn,
     "expired": _expired,
 }

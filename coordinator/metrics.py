@@ -29,6 +29,17 @@ class Metrics:
         )
         self.sockets = Gauge("accord_sockets", "Open WebSockets", ["route"], registry=self.registry)
 
+        self.quotas = Counter(
+            "accord_quota",
+            "Requests refused and relayed frames delayed by a quota",
+            ["silo", "quota"],
+            registry=self.registry,
+        )
+
+    def crossed(self, silo: str, quota: str) -> None:
+        """Count what a quota refused or delayed."""
+        self.quotas.labels(silo, quota).inc()
+
     def forwarded(self, sender: str, receiver: str, size_bytes: int) -> None:
         """Count a relayed frame."""
         self.relay_bytes.labels(sender, receiver).inc(size_bytes)

@@ -38,10 +38,7 @@ class VerifierKey:
     key: bytes
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise NoteError("a key's name is not empty and has neither spaces nor '+'")
-        if len(self.key) != 32:
-            raise NoteError(f"an Ed25519 key has 32 bytes, got {len(self.key)}")
+        check_key(self.name, self.key)
 
     @property
     def key_id(self) -> bytes:
@@ -58,7 +55,7 @@ class VerifierKey:
         parts = text.split("+", 2)  # base64 may contain '+', a name may not
         if len(parts) != 3:
             raise NoteError("a verifier key is '<name>+<key id>+<base64>'")
-        raw = _unbase64(parts[2])
+        raw = unbase64(parts[2])
         if raw[:1] != bytes([ED25519]):
             raise NoteError("the verifier key is not of type Ed25519")
         key = cls(parts[0], raw[1:])
@@ -85,6 +82,27 @@ def open_note(note: str, key: VerifierKey) -> str:
 
     Raises: NoteError if it is malformed, not signed by the key, or has a line of that key that does not verify.
     """
+    text, lines = split_note(note)
+    signed = False
+    for line in lines:
+        name, signature = signature_line(line)
+        if (name, signature[:4]) != (key.name, key.key_id):
+            continue
+        try:
+            Ed25519PublicKey.from_public_bytes(key.key).verify(signature[4:], text.encode())
+        except (InvalidSignature, ValueError) as exc:
+            raise NoteError(f"the signature of {key.name} does not verify") from exc
+        signed = True
+    if not signed:
+        raise NoteError(f"the note is not signed by {key.name}+{key.key_id.hex()}")
+    return text
+
+
+def split_note(note: str) -> tuple[str, list[str]]:
+    """The text that is signed, with its last newline, and the signature lines, without theirs; no signature is checked.
+
+    Raises: NoteError if it has not the form of a note.
+    """
     if len(note.encode(errors="surrogatepass")) > MAX_NOTE_BYTES:
         raise NoteError(f"a note has at most {MAX_NOTE_BYTES} bytes")
     head, blank, tail = note.rpartition("\n\n")
@@ -97,19 +115,7 @@ def open_note(note: str, key: VerifierKey) -> str:
     lines = tail[:-1].split("\n")
     if len(lines) > MAX_SIGNATURES:
         raise NoteError(f"a note has at most {MAX_SIGNATURES} signatures")
-    signed = False
-    for line in lines:
-        name, signature = _signature_line(line)
-        if (name, signature[:4]) != (key.name, key.key_id):
-            continue
-        try:
-            Ed25519PublicKey.from_public_bytes(key.key).verify(signature[4:], text.encode())
-        except (InvalidSignature, ValueError) as exc:
-            raise NoteError(f"the signature of {key.name} does not verify") from exc
-        signed = True
-    if not signed:
-        raise NoteError(f"the note is not signed by {key.name}+{key.key_id.hex()}")
-    return text
+    return text, lines
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ class Checkpoint:
             raise NoteError("the checkpoint names no origin")
         if not _SIZE.fullmatch(lines[1]):
             raise NoteError("the checkpoint's size is not a decimal count")
-        root = _unbase64(lines[2])
+        root = unbase64(lines[2])
         if len(root) != HASH_BYTES:
             raise NoteError(f"a root hash has {HASH_BYTES} bytes, got {len(root)}")
         return cls(lines[0], int(lines[1]), root)
@@ -153,11 +159,20 @@ def open_checkpoint(note: str, key: VerifierKey) -> Checkpoint:
     return checkpoint
 
 
-def _signature_line(line: str) -> tuple[str, bytes]:
+def check_key(name: str, key: bytes) -> None:
+    """Raises: NoteError unless these can be the name and the raw Ed25519 key of a signer of notes."""
+    if not _NAME.fullmatch(name):
+        raise NoteError("a key's name is not empty and has neither spaces nor '+'")
+    if len(key) != 32:
+        raise NoteError(f"an Ed25519 key has 32 bytes, got {len(key)}")
+
+
+def signature_line(line: str) -> tuple[str, bytes]:
+    """The name in a signature line, and what follows it: four bytes of key id and the signature.  Raises: NoteError."""
     parts = line.split(" ")
     if len(parts) != 3 or parts[0] != "\u2014" or not _NAME.fullmatch(parts[1]):
         raise NoteError("a signature line is '\u2014 <name> <base64>'")
-    signature = _unbase64(parts[2])
+    signature = unbase64(parts[2])
     if len(signature) < 5:
         raise NoteError("a signature line has no signature")
     return parts[1], signature
@@ -174,8 +189,8 @@ def _check_text(text: str) -> None:
         raise NoteError("a note is valid UTF-8") from exc
 
 
-def _unbase64(text: str) -> bytes:
-    """Standard base64 with padding, in its one canonical spelling."""
+def unbase64(text: str) -> bytes:
+    """Standard base64 with padding, in its one canonical spelling.  Raises: NoteError."""
     try:
         raw = base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError, ValueError) as exc:

@@ -22,7 +22,8 @@ def document(routes: Sequence[Route], origin: str) -> dict[str, Any]:
     _, schemas = models_json_schema([(model, "validation") for model in ordered], ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+        path = re.sub(r"\{(\w+):[^}]*\}", r"{\1}", route.path)  # a pattern is the router's business
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route)
     paths[OPENAPI_PATH] = {
         "get": {"summary": "This document", "security": [], "responses": {"200": _content("This document", JSON)}}
     }
@@ -69,7 +70,7 @@ def _content(description: str, kind: type[BaseModel] | str) -> dict[str, Any]:
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
     return [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"\{(\w+)\}", route.path)
+        for name in re.findall(r"\{(\w+)[}:]", route.path)
     ]
 
 

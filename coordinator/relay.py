@@ -2,8 +2,12 @@
 
 Back-pressure is end to end: a frame is read only after the one before it has been handed to the other side's socket, so
 what the coordinator holds per direction is one frame and the sockets' buffers, however slow a receiver is.  For the same
-reason these sockets have no WebSocket heartbeat: a participant that computes and does not read is not dead, and a pong
-that waits behind its data must not cut the link.  TCP keep-alive finds machines that are gone.
+reason these sockets have no WebSocket heartbeat: a pong that waits behind data must not cut the link.  TCP keep-alive finds
+machines that are gone.
+
+Every seat has its own tasks and no queue, so a pair that is stuck or slow costs no other pair anything.  Seats are gone with
+the process: nodes open them anew and go on where they were (silos/resumable.py).  A silo that comes again for a seat has lost
+its connection, even if this end has not noticed yet; the new socket takes the seat over.
 """
 
 from __future__ import annotations
@@ -11,13 +15,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
-
-from coordinator.errors import Conflict
 
 MAX_FRAME_BYTES = 1024 * 1024
 PAIR_WAIT_S = 30.0
@@ -25,9 +27,16 @@ CLOSE_WAIT_S = 2.0
 NO_PEER = 4000
 PEER_LEFT = 4001
 JOB_OVER = 4002
+REPLACED = 4003
 
 Forwarded = Callable[[str, str, int], None]
 """(sender, receiver, bytes): called for each frame that was passed on."""
+Pace = Callable[[str, int], Awaitable[None]]
+"""(sender, bytes): returns when the sender may have so many more bytes passed on."""
+
+
+async def unlimited(_sender: str, _size_bytes: int) -> None:
+    """Let everything pass at once."""
 
 
 def new_socket() -> web.WebSocketResponse:
@@ -46,28 +55,27 @@ class Seat:
     socket: web.WebSocketResponse | None = None
     transport: asyncio.Transport | None = None
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes it the one seat of its kind."""
+        return self.job, self.me, self.peer
+
 
 class Relay:
     """The open seats.  Whether a silo may take a seat is decided by the caller."""
 
-    def __init__(self, forwarded: Forwarded, pair_wait_s: float = PAIR_WAIT_S) -> None:
-        self._forwarded, self._pair_wait_s = forwarded, pair_wait_s
+    def __init__(self, forwarded: Forwarded, pair_wait_s: float = PAIR_WAIT_S, pace: Pace = unlimited) -> None:
+        self._forwarded, self._pair_wait_s, self._pace = forwarded, pair_wait_s, pace
         self._seats: dict[tuple[str, str, str], Seat] = {}
 
     def take_seat(self, job: str, me: str, peer: str) -> Seat:
-        """Reserve a direction before the socket exists; give it back with `leave`.
-
-        Raises: Conflict if it is taken.
-        """
-        key = (job, me, peer)
-        if key in self._seats:
-            raise Conflict(f"{me} has a relay socket to {peer} in this job already")
-        seat = self._seats[key] = Seat(job, me, peer, asyncio.get_running_loop().create_future())
-        return seat
+        """A direction, before its socket exists; for `run`, and to give back with `leave`."""
+        return Seat(job, me, peer, asyncio.get_running_loop().create_future())
 
     def leave(self, seat: Seat) -> None:
-        """Give a seat back."""
-        self._seats.pop((seat.job, seat.me, seat.peer), None)
+        """Give a seat back, unless somebody has taken it over."""
+        if self._seats.get(seat.key) is seat:
+            del self._seats[seat.key]
         seat.mate.cancel()
 
     def seats(self) -> int:
@@ -75,9 +83,15 @@ class Relay:
         return len(self._seats)
 
     async def run(self, seat: Seat, ws: web.WebSocketResponse, transport: asyncio.Transport | None) -> None:
-        """Pass on what `ws` sends until either side leaves; then both are closed."""
+        """Pass on what `ws` sends until either side leaves; then both are closed.  Whoever has the seat already must leave."""
         seat.socket, seat.transport = ws, transport
         _keep_alive(transport)
+        former = self._seats.get(seat.key)
+        self._seats[seat.key] = seat
+        if former is not None:
+            await _close(former, REPLACED, b"you came again")
+            if self._seats.get(seat.key) is not seat:  # and once more meanwhile
+                return
         other = self._seats.get((seat.job, seat.peer, seat.me))
         if other is not None and other.socket is not None and not other.mate.done():
             seat.mate.set_result(other)
@@ -108,6 +122,7 @@ class Relay:
                 await _close(seat, WSCloseCode.UNSUPPORTED_DATA, b"binary frames only")
                 return
             mate = await seat.mate
+            await self._pace(seat.me, len(message.data))
             try:
                 # Awaited before the next read: this line is the back-pressure.
                 await _socket(mate).send_bytes(message.data)

@@ -17,6 +17,7 @@ Handler = Callable[[Coordinator, Call], Awaitable[BaseModel | web.StreamResponse
 KIB = 1024
 JSON = "application/json"
 TEXT = "text/plain"
+BYTES = "application/octet-stream"
 PEM = "application/x-pem-file"
 WEBSOCKET = "websocket"
 
@@ -72,12 +73,25 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/events", handlers.listen, "State changes and progress as they happen", WEBSOCKET, query=("job?",)),
     Route("GET", "/v1/relay/{job}/{peer}", handlers.join_relay, "Opaque frames to and from a peer", WEBSOCKET),
     Route("GET", "/v1/log/checkpoint", handlers.checkpoint, "The log's signed head", TEXT),
+    Route("GET", "/v1/log/cosigned", handlers.cosigned, "The newest checkpoint that enough witnesses cosigned", TEXT,
+          query=("least?",)),
+    Route("GET", "/v1/log/tile/{level}/{place:.+}", handlers.tile, "A C2SP tile of hashes", BYTES),
     Route("GET", "/v1/log/entries", handlers.log_entries, "Entries from start up to end; others' as hashes", api.EntriesReply,
           query=("start", "end")),
     Route("GET", "/v1/log/inclusion", handlers.inclusion, "Proof that an entry is in the tree of a size",
           api.ProofReply, query=("index", "size")),
     Route("GET", "/v1/log/consistency", handlers.consistency, "Proof that one tree is a prefix of another",
           api.ProofReply, query=("first", "second")),
+    Route("GET", "/v1/log/roster", handlers.roster_entries, "The log's entries about no job: keys that came and went",
+          api.RosterEntriesReply, query=("start", "end")),
+    Route(
+        "POST", "/v1/log/cosignatures", handlers.cosign, "A checkpoint that the caller has verified, with its line",
+        api.CosignReply, body=TEXT, limit_kib=64,
+    ),
+    Route(
+        "POST", "/v1/rotate", handlers.rotate, "Replace the caller's identity key, by a statement of the present one",
+        api.RotateReply, body=api.RotateRequest, limit_kib=96,
+    ),
 )  # fmt: skip
 
 OPENAPI_PATH = "/openapi.json"

@@ -7,7 +7,6 @@ import contextlib
 import datetime as dt
 import logging
 import signal
-import sqlite3
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,16 +16,22 @@ from pathlib import Path
 from aiohttp import web
 
 from coordinator import home as homes
+from coordinator import quotas, tiles
 from coordinator.app import build_app
-from coordinator.enrol import JoinToken, TokenRecord
-from coordinator.errors import Malformed
+from coordinator.enrol import JoinToken, TokenRecord, revocation
+from coordinator.envelope import seal
+from coordinator.errors import Malformed, Unavailable, Unknown
 from coordinator.events import Hub
 from coordinator.home import Home
+from coordinator.log import Entry
 from coordinator.metrics import Metrics
+from coordinator.note import open_checkpoint, verifier_key
+from coordinator.quotas import Counters
 from coordinator.relay import Relay
+from coordinator.roster import Silo
 from coordinator.service import Clock, Coordinator
-from coordinator.statements import is_silo_name
-from coordinator.store import Silo, StoreThread
+from coordinator.statements import COORDINATOR, is_silo_name
+from coordinator.writing import StoreThread
 
 TICK_S = 1.0
 DRAIN_S = 5.0
@@ -80,6 +85,7 @@ async def running(
     place = homes.load(home)
     place.refresh_server_certificate(clock())
     metrics = Metrics()
+    counters = Counters(quotas.read(place.path / homes.SETTINGS), metrics.crossed)
     coordinator = Coordinator(
         origin=place.origin,
         authority=place.authority,
@@ -88,9 +94,9 @@ async def running(
         clock=clock,
         metrics=metrics,
         hub=Hub(),
-        relay=relay or Relay(metrics.forwarded),
+        relay=relay or Relay(metrics.forwarded, pace=counters.pace),
     )
-    runner = web.AppRunner(build_app(coordinator), access_log=None, shutdown_timeout=DRAIN_S)
+    runner = web.AppRunner(build_app(coordinator, counters), access_log=None, shutdown_timeout=DRAIN_S)
     async with contextlib.AsyncExitStack() as stack:
         await coordinator.store.start()
         stack.push_async_callback(coordinator.store.stop)
@@ -112,7 +118,7 @@ async def _upkeep(coordinator: Coordinator, place: Home, tls: ssl.SSLContext) ->
             await coordinator.hang_up_on_revoked()
             if place.refresh_server_certificate(coordinator.clock()):
                 tls.load_cert_chain(place.path / "server.pem", place.path / "server.key")
-        except (sqlite3.OperationalError, OSError) as exc:  # a full disk may have room again later
+        except (Unavailable, OSError) as exc:  # a full disk may have room again later
             _log.warning("upkeep failed and is tried again: %s", exc)
         await asyncio.sleep(TICK_S)
 
@@ -137,13 +143,14 @@ def _tls_context(place: Home) -> ssl.SSLContext:
 # --- the operator's commands; they work beside a running server, on its database
 
 
-def init_home(home: Path, hosts: Sequence[str], origin: str) -> None:
+def init_home(home: Path, hosts: Sequence[str], origin: str, database: str = "") -> None:
     """Make a new coordinator's keys, certificates and database in `home`.
 
-    hosts: names and addresses the server is reached by.  origin: the log's name, like "example.org/accord".
+    hosts: names and addresses the server is reached by.  origin: the log's name, like "example.org/accord".  database: ""
+    for an SQLite file in `home`, or the address of an empty PostgreSQL database.
     Raises: HomeError, ValueError.
     """
-    homes.create(home, hosts, origin, utc_now())
+    homes.create(home, hosts, origin, utc_now(), database)
 
 
 def create_token(home: Path, silo: str, ttl_s: int = 600, allow_replace: bool = False) -> str:
@@ -161,13 +168,37 @@ def create_token(home: Path, silo: str, ttl_s: int = 600, allow_replace: bool = 
     return token.text()
 
 
+def export_tiles(home: Path, folder: Path, *, entries: bool) -> tuple[int, int]:
+    """Write the log as static C2SP tiles; returns how many files are new and the size of the log.
+
+    entries: also the entries themselves, of all jobs.
+    Raises: HomeError, Corrupt, Unavailable; OSError if the files cannot be written.
+    """
+    place = homes.load(home)
+    with contextlib.closing(place.open_store()) as store:
+        note = store.checkpoint_note()
+        size = open_checkpoint(note, verifier_key(place.origin, place.log_key)).size
+        return tiles.export(store.log, size, note, folder, entries=entries), size
+
+
 def list_silos(home: Path) -> list[Silo]:
     """Every silo that was enrolled, revoked ones too.  Raises: HomeError."""
     with contextlib.closing(homes.load(home).open_store()) as store:
         return store.roster()
 
 
-def revoke(home: Path, silo: str) -> None:
-    """Stop accepting a silo; a running server closes its connections within seconds.  Raises: HomeError, Unknown."""
-    with contextlib.closing(homes.load(home).open_store()) as store:
-        store.revoke(silo)
+def revoke(home: Path, silo: str, reason: str = "revoked by the operator") -> None:
+    """Stop accepting a silo's key, and say so in the log; a running server closes its connections within seconds.
+
+    Nothing happens if it is revoked already.  What the key has signed before stays signed.
+    Raises: HomeError, Unknown; Malformed if the reason is empty or too long.
+    """
+    place = homes.load(home)
+    with contextlib.closing(place.open_store()) as store:
+        row = store.silo(silo)
+        if row is None:
+            raise Unknown(f"no silo '{silo}' is enrolled")
+        if not row.revoked:
+            now = utc_now()
+            said = revocation(silo, row.identity_key, reason, store.roster_chain_end(COORDINATOR), now)
+            store.revoke(Entry.parse(seal(said, place.log_key)), silo, now)

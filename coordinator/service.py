@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from coordinator import ca, relay
-from coordinator.enrol import Enrolment
+from coordinator.enrol import Enrolment, read_rotation
 from coordinator.envelope import Statement, seal
 from coordinator.errors import Conflict, Unknown
 from coordinator.events import Hub
@@ -24,7 +24,8 @@ from coordinator.metrics import Metrics
 from coordinator.note import verifier_key
 from coordinator.relay import Relay
 from coordinator.statements import COORDINATOR, format_time
-from coordinator.store import Accepted, Store, StoreThread
+from coordinator.store import Accepted, Store
+from coordinator.writing import StoreThread
 
 Clock = Callable[[], dt.datetime]
 
@@ -51,15 +52,28 @@ class Coordinator:
     async def enrol(self, request: Enrolment, token_id: str, secret: str) -> x509.Certificate:
         """Put a silo on the roster and the log; returns its certificate.  Raises: Refusal."""
         now = self.clock()
-        index = await self.store.call(Store.enrol, request, token_id, secret, now)
+        index = await self.store.write(Store.enrol, request, token_id, secret, now)
         self.metrics.entries.labels("enrolled").inc()
         self.metrics.log_size.set(index + 1)
         await self.hang_up(request.silo)  # a replaced silo's old connections
         return ca.issue_silo(self.authority, request.csr, request.silo, now)
 
+    async def rotate(self, entry: Entry) -> int:
+        """Give a silo the identity key that its present one hands over to; returns the entry's index.  Raises: Refusal."""
+        said = entry.sealed.statement
+        silo = await self.store.call(Store.silo, said.silo)
+        if silo is None:
+            raise Unknown(f"no silo '{said.silo}' is enrolled")
+        key = read_rotation(entry.sealed, silo.identity_key)
+        index = await self.store.write(Store.rotate, entry, key, self.clock())
+        if key != silo.identity_key:
+            self.metrics.entries.labels("rotated").inc()
+            self.metrics.log_size.set(index + 1)
+        return index
+
     async def submit(self, entries: Sequence[Entry]) -> Job:
         """Start a job.  Raises: Refusal."""
-        accepted = await self.store.call(Store.submit, entries, self.clock())
+        accepted = await self.store.write(Store.submit, entries, self.clock())
         job = accepted[-1].job
         for entry, done in zip(entries, accepted, strict=True):
             self._count(entry, done)
@@ -69,7 +83,7 @@ class Coordinator:
 
     async def append(self, entry: Entry) -> Accepted:
         """Move a job by an entry, and tell whom it concerns.  Raises: Refusal."""
-        accepted = await self.store.call(Store.append, entry, self.clock())
+        accepted = await self.store.write(Store.append, entry, self.clock())
         self._count(entry, accepted)
         if accepted.fresh:
             said, job = entry.sealed.statement, accepted.job

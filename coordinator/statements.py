@@ -31,7 +31,7 @@ def parse_time(text: str) -> dt.datetime:
 
     Raises: ValueError.
     """
-    moment = dt.datetime.strptime(text, _TIME).replace(tzinfo=dt.UTC)
+    moment = dt.datetime.fromisoformat(text)  # several times faster than strptime; the next line is what decides
     if format_time(moment) != text:
         raise ValueError("a time is written YYYY-MM-DDTHH:MM:SSZ")
     return moment
@@ -74,6 +74,9 @@ Count = Annotated[int, Field(ge=0, lt=2**53)]
 Certificate = Annotated[str, AfterValidator(_certificate)]
 Endpoint = Annotated[str, StringConstraints(pattern=r"\A([^\s/@]{1,255}:[0-9]{1,5})?\z")]
 Decimal = Annotated[str, StringConstraints(pattern=r"\A[0-9]{1,12}(\.[0-9]{1,9})?\z")]
+Spent = Annotated[str, StringConstraints(pattern=r"\A[0-9]{1,12}(\.[0-9]{1,40})?\z")]
+PersonName = Annotated[str, StringConstraints(pattern=r"\A\S(.{0,126}\S)?\z")]
+Fact = Annotated[str, StringConstraints(max_length=500)]
 
 
 class _Body(BaseModel):
@@ -84,12 +87,65 @@ class Enrolled(_Body):
     identity_key: Annotated[str, StringConstraints(max_length=64)]
 
 
+class Rotated(_Body):
+    """Said by a silo with its old key.  proof: the new key's signature, see enrol.rotation_proof."""
+
+    identity_key: Annotated[str, StringConstraints(max_length=64)]
+    proof: Annotated[str, StringConstraints(max_length=128)]
+
+
+class Revoked(_Body):
+    """Said by the coordinator.  fingerprint: of the identity key that speaks for the silo no longer."""
+
+    silo: Silo
+    fingerprint: Digest
+    reason: Sentence
+
+
 class Proposed(_Body):
     spec: dict[str, Any]
 
 
 class Disclosed(_Body):
     disclosure: dict[str, Any]
+
+
+class Head(_Body):
+    """How far a silo had verified the log when it signed."""
+
+    size: Count
+    root: Digest
+
+
+class Approval(_Body):
+    """A person's yes.  key: base64 of an Ed25519 public key.  signature: see silos/approvals.py."""
+
+    name: PersonName
+    key: Annotated[str, StringConstraints(max_length=64)]
+    time: Time
+    signature: Annotated[str, StringConstraints(max_length=128)]
+
+
+class Record(_Body):
+    """What a data owner says of its data set for a record of processing (GDPR art. 30); "" and 0 where it says nothing."""
+
+    controller: Fact
+    contact: Fact
+    legal_basis: Fact
+    categories: Annotated[list[Fact], Field(max_length=32)]
+    subjects: Annotated[list[Fact], Field(max_length=32)]
+    retention_days: Count
+    transfers: Fact
+
+
+class Charge(_Body):
+    """What a job takes of a data owner's privacy budget towards one counterparty, in zCDP rho."""
+
+    counterparty: Silo
+    rho: Spent
+    before: Spent
+    limit: Spent
+    delta: Spent
 
 
 class Consented(_Body):
@@ -99,6 +155,12 @@ class Consented(_Body):
     endpoint: Endpoint
     link_token: Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{32}\z")]
     valid_until: Time
+    head: Head
+    rule: Annotated[str, StringConstraints(max_length=128)]
+    policy_digest: Digest
+    approvals: Annotated[list[Approval], Field(max_length=8)]
+    record: Record | None
+    budget: Annotated[list[Charge], Field(max_length=MAX_PARTIES)]
 
 
 class Refused(_Body):
@@ -143,7 +205,7 @@ class Failed(_Body):
 
 
 class Ended(_Body):
-    """Of `cancelled` and `expired`."""
+    """Of `cancelled`, `withdrawn` and `expired`."""
 
     reason: Sentence
 

@@ -16,7 +16,8 @@ def write_forever(path: str) -> None:
     silos = [TestSilo(name) for name in ("lender", "platform", "dealer")]
     for silo in silos:
         store._db.execute(
-            "INSERT OR REPLACE INTO silo(name, identity_key, spki, enrolled_at) VALUES(?, ?, '', 0)",
+            "INSERT INTO silo(name, identity_key, spki, enrolled_at) VALUES(?, ?, '', 0)"
+            " ON CONFLICT(name) DO UPDATE SET identity_key = excluded.identity_key",
             (silo.name, silo.identity.public_key().public_bytes_raw()),
         )
     while True:

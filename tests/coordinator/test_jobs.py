@@ -97,6 +97,8 @@ SPEAKERS = {
 @pytest.mark.parametrize(("state", "event"), sorted(TABLE))
 def test_every_step_of_the_table_can_be_taken(play: Play, state: State, event: str) -> None:
     play.reach(state)
+    if (state, event) == (State.DISCLOSED, "withdrawn"):
+        play.say("platform", "consented")
     at = AFTER_END if event == "expired" else START
     after = play.say(SPEAKERS[TABLE[state, event].by], event, at=at)
     rule = TABLE[state, event]
@@ -112,6 +114,21 @@ def test_every_pair_the_table_lacks_raises_and_changes_nothing(play: Play, state
         with pytest.raises(Conflict, match=f"takes no '{event}'"):
             apply(job, play.said(who, event, at=AFTER_END))
     assert repr(job) == before
+
+
+def test_nobody_withdraws_a_consent_it_has_not_given(play: Play) -> None:
+    play.reach(State.DISCLOSED)
+    with pytest.raises(Conflict, match="platform has not consented to this job"):
+        play.say("platform", "withdrawn")
+
+
+def test_a_consent_is_withdrawn_by_who_gave_it_until_it_has_released(play: Play) -> None:
+    play.reach(State.RUNNING)
+    play.say("platform", "released")
+    with pytest.raises(Conflict, match="platform has released its result already"):
+        play.say("platform", "withdrawn")
+    job = play.say("lender", "withdrawn")
+    assert (job.state, job.reason.split(":")[0]) == (State.WITHDRAWN, "lender withdrew its consent")
 
 
 def test_a_whole_life_without_a_dealer(play: Play) -> None:

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import psutil
 import pytest
 
 from coordinator.metrics import Metrics
-from coordinator.relay import JOB_OVER, MAX_FRAME_BYTES, NO_PEER, PEER_LEFT, Relay
+from coordinator.relay import JOB_OVER, MAX_FRAME_BYTES, NO_PEER, PEER_LEFT, REPLACED, Relay
 from tests.coordinator.world import Job, World, a_job, a_world, call, close_code
 
 Socket = aiohttp.ClientWebSocketResponse
@@ -138,12 +139,48 @@ async def test_the_wait_for_a_peer_is_bounded(tmp_path: Path) -> None:
                 assert await close_code(ws) == NO_PEER
 
 
-async def test_a_second_socket_for_a_direction_is_refused(ready: Job) -> None:
+async def test_who_comes_again_takes_its_seat_over_and_the_peer_is_told(ready: Job) -> None:
+    """A silo whose connection broke does not have to wait until the coordinator notices."""
     async with pair(ready) as (a, b):
-        status, reply = await call(ready.http["lender"], "GET", address(ready, "platform"))
-        assert (status, "already" in reply["error"]) == (409, True)
+        status, _ = await call(ready.http["lender"], "GET", address(ready, "platform"))
+        assert status == 400, "what is no WebSocket takes nothing over"
         await a.send_bytes(b"undisturbed")
         assert await b.receive_bytes(timeout=20) == b"undisturbed"
+        async with pair(ready) as (a2, b2):
+            assert await close_code(a) == REPLACED
+            assert await close_code(b) in (PEER_LEFT, REPLACED)
+            await a2.send_bytes(b"again")
+            assert await b2.receive_bytes(timeout=20) == b"again"
+
+
+async def test_a_stuck_pair_costs_the_others_nothing(ready: Job) -> None:
+    """One peer reads nothing while its sender offers all it can; two other pairs carry 32 MiB each meanwhile."""
+    frame = bytes(MAX_FRAME_BYTES)
+    process = psutil.Process()
+    async with pair(ready) as (a, b), pair(ready, "platform", "dealer") as one, pair(ready, "lender", "dealer") as two:
+
+        async def flood() -> None:
+            while True:
+                await a.send_bytes(frame)
+
+        async def carry(sender: Socket, receiver: Socket) -> None:
+            async def send() -> None:
+                for _ in range(32):
+                    await sender.send_bytes(frame)
+
+            sending = asyncio.create_task(send())
+            for _ in range(32):
+                assert len(await receiver.receive_bytes(timeout=60)) == MAX_FRAME_BYTES
+            await sending
+
+        flooding = asyncio.create_task(flood())
+        await asyncio.gather(carry(*one), carry(*two))
+        before = process.memory_info().rss
+        await asyncio.gather(carry(*one), carry(*two))
+        assert process.memory_info().rss - before < 64 << 20
+        assert not flooding.done()
+        flooding.cancel()
+        await b.close()
 
 
 async def test_the_end_of_a_job_ends_its_links(ready: Job) -> None:

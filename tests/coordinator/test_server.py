@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import ssl
 import subprocess
@@ -100,7 +101,8 @@ async def test_every_route_is_described_and_every_description_is_a_route(world: 
     status, described = await call(world.session(), "GET", "/openapi.json")
     assert status == 200
     told = {(method.upper(), path) for path, operations in described["paths"].items() for method in operations}
-    assert told == {(route.method, route.path) for route in ROUTES} | {("GET", OPENAPI_PATH)}
+    paths = {(route.method, re.sub(r":[^}]*", "", route.path)) for route in ROUTES}  # without the router's patterns
+    assert told == paths | {("GET", OPENAPI_PATH)}
     assert described["openapi"].startswith("3.1")
     open_routes = {
         path

@@ -6,20 +6,21 @@ import base64
 import datetime as dt
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from coordinator import home as homes
 from coordinator import merkle
-from coordinator.envelope import fingerprint
-from coordinator.errors import Conflict, Corrupt, Forbidden, Malformed, Unknown
+from coordinator.enrol import revocation
+from coordinator.envelope import fingerprint, seal
+from coordinator.errors import Conflict, Corrupt, Forbidden, Malformed, Unavailable, Unknown
 from coordinator.home import Home, HomeError
 from coordinator.jobs import Said, State, apply
 from coordinator.log import Entry
@@ -30,8 +31,8 @@ from tests.coordinator.world import ORIGIN, START, TestSilo, consent_body, discl
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    init_home(tmp_path / "c", ["localhost"], ORIGIN)
+def home(tmp_path: Path, database: str) -> Home:
+    init_home(tmp_path / "c", ["localhost"], ORIGIN, database)
     return homes.load(tmp_path / "c")
 
 
@@ -68,8 +69,8 @@ def consent(name: str, spec: dict, **changes: object) -> Entry:
 
 
 def unchanged(store: Store) -> tuple:
-    tables = ("entry", "node", "head", "job", "member", "token", "silo")
-    return tuple(store._db.execute(f"SELECT * FROM {table}").fetchall() for table in tables)  # noqa: S608
+    tables = ("entry", "node", "head", "job", "member", "token", "silo", "named_key", "cosignature", "ahead")
+    return tuple(sorted(store._db.execute(f"SELECT * FROM {table}").fetchall()) for table in tables)  # noqa: S608
 
 
 def test_submit_and_append(store: Store) -> None:
@@ -153,12 +154,19 @@ def test_a_job_starts_with_both_entries_or_not_at_all(store: Store) -> None:
     assert unchanged(store) == before
 
 
-def test_a_job_with_a_silo_that_is_not_enrolled(store: Store) -> None:
+def test_a_job_with_a_silo_that_is_not_enrolled(home: Home, store: Store) -> None:
     with pytest.raises(Malformed, match="'ghost', which is not enrolled"):
         store.submit(first_entries(make_spec(dealer="ghost")), START)
-    store.revoke("dealer")
+    revoke_silo(store, home, "dealer")
     with pytest.raises(Malformed, match="'dealer', which is not enrolled"):
         store.submit(first_entries(make_spec()), START)
+
+
+def revoke_silo(store: Store, home: Home, name: str) -> int:
+    silo = store.silo(name)
+    assert silo is not None
+    statement = revocation(name, silo.identity_key, "left", store.roster_chain_end("coordinator"), START)
+    return store.revoke(Entry.parse(seal(statement, home.log_key)), name, START)
 
 
 def test_a_job_id_is_used_once(store: Store) -> None:
@@ -247,32 +255,45 @@ def test_a_head_that_moved_under_a_writer_is_not_overwritten(store: Store) -> No
     ("damage", "why"),
     [
         ("DELETE FROM entry WHERE idx = 1", "counts 2 entries"),
-        ("UPDATE node SET hash = zeroblob(32) WHERE level = 1", "does not match its tree"),
+        (
+            "UPDATE node SET hash = (SELECT hash FROM node WHERE level = 0 AND idx = 0) WHERE level = 1",
+            "match its tree",
+        ),
         ("DELETE FROM node WHERE level = 1", "lacks node"),
         ("DELETE FROM head", "no head"),
         ("UPDATE head SET note = replace(note, '\n2\n', '\n3\n')", "not signed"),
-        ("PRAGMA user_version = 7", "schema version 7"),
+        ("UPDATE schema_version SET version = 7", "schema version 7"),
+        ("DELETE FROM schema_version", "schema version none"),
     ],
 )
 def test_a_damaged_database_is_not_served(home: Home, store: Store, damage: str, why: str) -> None:
     store.submit(first_entries(make_spec()), START)
-    store.close()
-    with closing(sqlite3.connect(home.path / homes.DATABASE)) as db:
-        db.execute(damage)
-        db.commit()
+    store._db.execute(damage)
     with pytest.raises(Corrupt, match=why):
         home.open_store()
 
 
 def test_a_database_of_another_log_key_is_not_served(home: Home, tmp_path: Path) -> None:
     init_home(tmp_path / "other", ["localhost"], ORIGIN)
-    (home.path / homes.DATABASE).replace(tmp_path / "other" / homes.DATABASE)
+    other = homes.load(tmp_path / "other")
+    if home.database:
+        other = replace(other, database=home.database)
+    else:
+        (home.path / homes.DATABASE).replace(other.path / homes.DATABASE)
     with pytest.raises(Corrupt, match=r"not signed by log\.key"):
-        homes.load(tmp_path / "other").open_store()
-    with pytest.raises(sqlite3.OperationalError):  # and an absent one is not made by accident
+        other.open_store()
+
+
+def test_an_absent_database_is_not_made_by_accident(home: Home) -> None:
+    if home.database:
+        home = replace(home, database=home.database.replace("test_", "absent_"))
+    else:
+        (home.path / homes.DATABASE).unlink()
+    with pytest.raises(Unavailable, match="the database cannot be used now: "):
         home.open_store()
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_full_disk_rolls_back_and_writing_goes_on_later(store: Store) -> None:
     spec = make_spec()
     store.submit(first_entries(spec), START)
@@ -281,7 +302,7 @@ def test_a_full_disk_rolls_back_and_writing_goes_on_later(store: Store) -> None:
     store._db.execute(f"PRAGMA max_page_count = {pages}")
     big = make_spec(purpose="x" * 20_000)
     entries = first_entries(big)
-    with pytest.raises(sqlite3.OperationalError, match="full"):
+    with pytest.raises(Unavailable, match="the database cannot be used now: database or disk is full"):
         store.submit(entries, START)
     assert unchanged(store) == before
     store._db.execute("PRAGMA max_page_count = 100000")
@@ -367,7 +388,8 @@ def test_no_acknowledged_entry_is_lost_when_the_writer_is_killed(home: Home) -> 
             last = now
     assert len(acknowledged) >= 5
     with closing(home.open_store()) as store:
-        assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        if not home.database:
+            assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         for index, leaf in acknowledged.items():
             assert store.log.stored(0, index).hex() == leaf
         for (job_id,) in store._db.execute("SELECT id FROM job").fetchall():

@@ -124,6 +124,17 @@ def disclosure_of(spec: dict[str, Any]) -> dict[str, Any]:
     return {"v": 1, "spec_digest": digest(spec), "lines": []}
 
 
+RECORD = {
+    "controller": "Lender plc",
+    "contact": "dpo@lender.example",
+    "legal_basis": "contract",
+    "categories": ["credit history"],
+    "subjects": ["borrowers"],
+    "retention_days": 365,
+    "transfers": "",
+}
+
+
 def consent_body(silo: TestSilo, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
     body = {
         "disclosure_digest": digest(disclosure_of(spec)),
@@ -132,6 +143,12 @@ def consent_body(silo: TestSilo, spec: dict[str, Any], **changes: Any) -> dict[s
         "endpoint": "",
         "link_token": "0" * 32,
         "valid_until": LATER,
+        "head": {"size": 1, "root": "ef" * 32},
+        "rule": "" if silo.name == spec["dealer"] else "credit-model",
+        "policy_digest": "cd" * 32,
+        "approvals": [],
+        "record": None if silo.name == spec["dealer"] else dict(RECORD),
+        "budget": [],
     }
     return {**body, **changes}
 
