@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 import aiohttp
 
 from coordinator.merkle import HASH_BYTES, leaf_hash
-from silos.config import Home
+from silos.config import PROXY, Home
 from silos.errors import CoordinatorRefused, CoordinatorUnreachable
 from silos.tls import home_context
 
@@ -22,6 +22,7 @@ MAX_REPLY_BYTES = 64 << 20
 MAX_EVENT_BYTES = 1 << 20
 MAX_FRAME_BYTES = 1 << 20
 HEARTBEAT_S = 20.0
+TOO_MANY = 429  # a quota; later is another matter
 _TIMEOUT = aiohttp.ClientTimeout(total=60, connect=10)
 T = TypeVar("T")
 
@@ -43,6 +44,10 @@ class LogEntry:
         if len(leaf) != HASH_BYTES:
             raise ValueError(f"a leaf has {HASH_BYTES} bytes, got {len(leaf)}")
         return cls(leaf, None)
+
+
+def _roster_entry(item: Any) -> tuple[int, bytes]:
+    return int(item["index"]), base64.b64decode(item["envelope"])
 
 
 async def _sentence(reply: aiohttp.ClientResponse) -> str:
@@ -70,15 +75,16 @@ class CoordinatorClient:
     Every method raises CoordinatorRefused with the server's sentence, or CoordinatorUnreachable if there is no answer.
     """
 
-    def __init__(self, url: str, context: ssl.SSLContext) -> None:
+    def __init__(self, url: str, context: ssl.SSLContext, proxy: str | None = None) -> None:
+        """proxy: an HTTP proxy to go through, as the configuration has it."""
         self.url = url.rstrip("/")
-        self._context = context
+        self._context, self._proxy = context, proxy
         self._session: aiohttp.ClientSession | None = None
         self._retired: list[aiohttp.ClientSession] = []
 
     def _new_session(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(ssl=self._context, limit=0)
-        return aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, trust_env=False)
+        return aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, trust_env=False, proxy=self._proxy)
 
     async def __aenter__(self) -> Self:
         self._session = self._new_session()
@@ -108,6 +114,8 @@ class CoordinatorClient:
             async with self._open.request(method, self.url + path, json=body, data=text, params=params) as reply:
                 if reply.status >= 500:
                     raise CoordinatorUnreachable(f"the coordinator is in trouble: {await _sentence(reply)}")
+                if reply.status == TOO_MANY:
+                    raise CoordinatorUnreachable(await _sentence(reply))
                 if reply.status >= 400:
                     raise CoordinatorRefused(reply.status, await _sentence(reply))
                 return await _read(reply)
@@ -117,7 +125,17 @@ class CoordinatorClient:
     def _unreachable(self, exc: Exception) -> CoordinatorUnreachable:
         if isinstance(exc, aiohttp.ClientConnectorCertificateError):
             return CoordinatorUnreachable(f"the server at {self.url} is not our coordinator: its certificate is wrong")
+        if isinstance(exc, aiohttp.ClientHttpProxyError):
+            return CoordinatorUnreachable(f"{self._proxy_place} refuses to connect to {self.url} (status {exc.status})")
+        if isinstance(exc, aiohttp.ClientProxyConnectionError):
+            return CoordinatorUnreachable(f"{self._proxy_place} does not answer")
         return CoordinatorUnreachable(f"the coordinator at {self.url} does not answer ({type(exc).__name__})")
+
+    @property
+    def _proxy_place(self) -> str:
+        """The proxy without its user and password."""
+        found = PROXY.fullmatch(self._proxy or "")
+        return f"the proxy {found['place']}" if found else "the proxy"
 
     async def _json(self, method: str, path: str, *, body: Any = None, params: dict[str, str] | None = None) -> Any:
         raw = await self._call(method, path, body=body, params=params)
@@ -178,6 +196,23 @@ class CoordinatorClient:
         """The log's entries with start <= index < end; the server may send fewer."""
         return await self._list("/v1/log/entries", "entries", LogEntry.read, start=start, end=end)
 
+    async def roster_entries(self, start: int, end: int) -> list[tuple[int, bytes]]:
+        """Index and envelope of the log's entries about no job with start <= index < end; the server may send fewer."""
+        return await self._list("/v1/log/roster", "entries", _roster_entry, start=start, end=end)
+
+    async def rotate(self, entry: bytes) -> int:
+        """Post our 'rotated' statement; returns its index in the log."""
+        reply = await self._json("POST", "/v1/rotate", body={"entry": base64.b64encode(entry).decode()})
+        return int(reply["index"])
+
+    async def cosigned(self, least: int) -> str:
+        """The newest checkpoint that at least so many silos cosigned, with their lines.  Refused with 404 if there is none."""
+        return (await self._call("GET", "/v1/log/cosigned", params={"least": str(least)})).decode(errors="replace")
+
+    async def cosign(self, note: str) -> None:
+        """Post a signed checkpoint with our line."""
+        await self._call("POST", "/v1/log/cosignatures", text=note)
+
     async def inclusion(self, index: int, size: int) -> list[bytes]:
         """The RFC 6962 proof that entry `index` is in the tree of `size`."""
         return await self._list("/v1/log/inclusion", "hashes", base64.b64decode, index=index, size=size)
@@ -201,6 +236,8 @@ class CoordinatorClient:
         try:
             socket = await self._websocket(path, MAX_EVENT_BYTES, HEARTBEAT_S)
         except aiohttp.WSServerHandshakeError as exc:
+            if exc.status == TOO_MANY:
+                raise CoordinatorUnreachable(f"{self.url} has too many open sockets of this silo") from exc
             if exc.status < 500:
                 raise CoordinatorRefused(
                     exc.status, f"the coordinator refused {path} with status {exc.status}"
@@ -243,5 +280,5 @@ async def connect(home: Home) -> AsyncIterator[CoordinatorClient]:
     """A client for an enrolled silo's home.  Raises: ConfigError if it has not joined."""
     enrolment = home.load_enrolment()
     context = await asyncio.to_thread(home_context, home)
-    async with CoordinatorClient(enrolment.url, context) as client:
+    async with CoordinatorClient(enrolment.url, context, home.load_config().proxy) as client:
         yield client

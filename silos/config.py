@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from silos.errors import ConfigError
 from silos.identity import Identity, create_identity, load_identity
@@ -21,6 +21,7 @@ HOME_VARIABLE = "ACCORD_HOME"
 _JOB = re.compile(r"^[0-9a-f]{32}$")
 
 URL_PATTERN = r"^https://[^/\s]+$"
+PROXY = re.compile(r"http://(?P<user>[^/@\s]*@)?(?P<place>[^/@:\s]+:\d{1,5})/?")
 Url = Annotated[str, Field(pattern=URL_PATTERN)]
 HostPort = Annotated[str, Field(pattern=r"^[^\s:]+:\d{1,5}$")]
 
@@ -33,13 +34,23 @@ class NodeLimits(Frozen):
 
 
 class SiloConfig(Frozen):
-    """silo.toml.  `listen` and `advertise` let partners reach this silo directly; without them the relay is used."""
+    """silo.toml.  `listen` and `advertise` let partners reach this silo directly; without them the relay is used.  proxy: an
+    HTTP proxy that everything to the coordinator goes through; it may hold a password.
+    """
 
     version: Literal[1]
     name: SiloName
     listen: HostPort | None = None
     advertise: HostPort | None = None
+    proxy: str | None = Field(default=None, repr=False)
     limits: NodeLimits = NodeLimits()
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy_form(cls, value: str | None) -> str | None:
+        if value is not None and not PROXY.fullmatch(value):
+            raise ValueError("must have the form http://host:port or http://user:password@host:port")
+        return value
 
 
 class Enrolment(Frozen):
@@ -102,8 +113,24 @@ class Home:
         return self.root / "tokens"
 
     @property
+    def next_identity(self) -> Path:
+        return self.root / "identity.next"
+
+    @property
+    def evidence(self) -> Path:
+        return self.root / "evidence"
+
+    @property
     def checkpoint(self) -> Path:
         return self.state / "checkpoint"
+
+    @property
+    def cosigned(self) -> Path:
+        return self.state / "cosigned"
+
+    @property
+    def roster(self) -> Path:
+        return self.state / "roster.json"
 
     def job(self, job: str) -> Path:
         """The directory of one job.  Raises: ConfigError if `job` is not a job id, so it is never a path elsewhere."""
@@ -174,6 +201,9 @@ name = @NAME@
 # Where partners may connect directly; without these two lines the coordinator relays (ciphertext only).
 # listen = "0.0.0.0:7443"
 # advertise = "silo.example.org:7443"
+
+# Where the way to the coordinator leads through an HTTP proxy.
+# proxy = "http://user:password@proxy.example.org:3128"
 
 [limits]
 concurrent_jobs = 4

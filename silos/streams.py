@@ -2,7 +2,8 @@
 
 Of a pair, one end accepts and the other dials.  The dialler tries the acceptor's endpoint for a few seconds and then
 the relay; the acceptor takes whichever path brings the right greeting first (silos/direct.py).  What flows afterwards
-is the same bytes on either path, and TLS between the workers (silos/links.py) is what both rely on.
+is the same bytes on either path, and TLS between the workers (silos/links.py) is what both rely on.  A relayed stream goes
+on over a new connection when one breaks (silos/pump.py); a direct one ends with its connection.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from aiohttp import ClientError, ClientWebSocketResponse, WSMsgType
+from aiohttp import ClientError, ClientWebSocketResponse, WSMsgType, WSServerHandshakeError
 
 from mpc.errors import LocalProtocolError, PeerLost
 from silos.direct import ACCEPT, GO, GREETING_TIMEOUT_S, DirectListener, Greeting, dial
-from silos.pump import RelayPump
+from silos.pump import SILENT_S, RelayPump
+from silos.resumable import NotYet, Resumable, StreamOver
 
 __all__ = ["DirectListener", "OpenRelay", "StreamPlan", "Streams", "connect_streams"]
 
@@ -26,6 +28,8 @@ OpenRelay = Callable[[str, str], Awaitable[ClientWebSocketResponse]]
 # A direct stream usually comes at once; the acceptor troubles the relay only after this.
 HEAD_START_S = 0.5
 RETRY_S = 0.5
+# The coordinator's answers that trying again does not change: no part in the job, no such job, a job that has ended.
+OVER = frozenset({403, 404, 409})
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ async def _connect(plan: StreamPlan, peer: str, open_relay: OpenRelay, listener:
                 sock = await dial(endpoint, plan.greeting(peer))
                 if sock is not None:
                     return _direct(sock)
-            return await relay.until_open(relay.dial)
+            return await relay.until_open()
     except TimeoutError as exc:
         why = f" ({relay.trouble})" if relay.trouble else ""
         raise PeerLost(peer, "link", f"no connection within {plan.timeout_s:g} s{why}") from exc
@@ -146,10 +150,10 @@ async def _connect(plan: StreamPlan, peer: str, open_relay: OpenRelay, listener:
 async def _accept(plan: StreamPlan, peer: str, relay: _RelayPath, listener: DirectListener | None) -> _Stream:
     """Take the first path that brings the right greeting; the other one is given up."""
     if listener is None or not plan.endpoint(peer):
-        return await relay.until_open(relay.accept)
+        return await relay.until_open()
     paths = [
         asyncio.create_task(_accept_direct(listener, plan.greeting(peer))),
-        asyncio.create_task(relay.until_open(relay.accept, HEAD_START_S)),
+        asyncio.create_task(relay.until_open(HEAD_START_S)),
     ]
     async with contextlib.AsyncExitStack() as opened:
         opened.push_async_callback(_abandon, paths)
@@ -191,40 +195,55 @@ class _RelayPath:
 
     def __init__(self, plan: StreamPlan, peer: str, open_relay: OpenRelay) -> None:
         self._plan, self._peer, self._open_relay = plan, peer, open_relay
-        self._greeting = plan.greeting(peer)
+        self._greeting, self._stream, self._status = plan.greeting(peer), Resumable(), 0
+        self._greet = self._accept if plan.acceptor(peer) == plan.me else self._dial
         self.trouble = ""
 
-    async def until_open(
-        self, greet: Callable[[ClientWebSocketResponse], Coroutine[Any, Any, bool]], head_start_s: float = 0.0
-    ) -> _Stream:
+    async def until_open(self, head_start_s: float = 0.0) -> _Stream:
         """Open the relay and greet, again and again: the relay hangs up on whoever waits long for a late peer."""
         await asyncio.sleep(head_start_s)
-        while True:
-            try:
-                websocket = await self._open_relay(self._plan.job, self._peer)
-            except (ClientError, OSError) as exc:
-                self.trouble = f"the relay cannot be used: {_reason(exc)}"
-            else:
-                if await self._greeted(websocket, greet):
-                    pump = RelayPump(websocket)
-                    return _Stream(pump.worker_end, "relay", pump)
+        while (websocket := await self._attempt()) is None:  # noqa: ASYNC110  there is nobody to be told by
             await asyncio.sleep(RETRY_S)
+        pump = RelayPump(websocket, self._stream, self._again, self._plan.timeout_s)
+        return _Stream(pump.worker_end, "relay", pump)
 
-    async def _greeted(
-        self, websocket: ClientWebSocketResponse, greet: Callable[[ClientWebSocketResponse], Coroutine[Any, Any, bool]]
-    ) -> bool:
-        done = False
+    async def _again(self) -> ClientWebSocketResponse | None:
+        """Another connection for the stream; None when the coordinator says that there is no such job to connect for.
+
+        Raises: StreamOver.
+        """
+        while (websocket := await self._attempt()) is None:
+            if self._status in OVER:
+                return None
+            await asyncio.sleep(RETRY_S)
+        return websocket
+
+    async def _attempt(self) -> ClientWebSocketResponse | None:
+        """One connection through the relay, on which both ends have met.  Raises: StreamOver."""
+        self._status = 0
         try:
-            done = await greet(websocket)
+            websocket = await self._open_relay(self._plan.job, self._peer)
+        except (ClientError, OSError) as exc:
+            self._status = exc.status if isinstance(exc, WSServerHandshakeError) else 0
+            self.trouble = f"the relay cannot be used: {_reason(exc)}"
+            return None
+        met = False
+        try:
+            async with asyncio.timeout(SILENT_S):
+                met = await self._greet(websocket) and await self._meet(websocket)
         except (ClientError, OSError):
             self.trouble = "the relay closed the stream"
+        except (NotYet, StreamOver) as exc:
+            if self._stream.met and isinstance(exc, StreamOver):
+                raise
+            self.trouble = str(exc)
         finally:
-            if not done:
+            if not met:
                 with contextlib.suppress(ClientError, OSError):
                     await websocket.close()
-        return done
+        return websocket if met else None
 
-    async def dial(self, websocket: ClientWebSocketResponse) -> bool:
+    async def _dial(self, websocket: ClientWebSocketResponse) -> bool:
         """Our half of the greeting when the peer accepts."""
         await websocket.send_bytes(self._greeting.pack())
         if await self._next(websocket) != ACCEPT:
@@ -232,13 +251,21 @@ class _RelayPath:
         await websocket.send_bytes(GO)
         return True
 
-    async def accept(self, websocket: ClientWebSocketResponse) -> bool:
+    async def _accept(self, websocket: ClientWebSocketResponse) -> bool:
         """Our half of the greeting when the peer dials."""
         if not self._greeting.matches(await self._next(websocket)):
             return False
         await websocket.send_bytes(ACCEPT)
         async with asyncio.timeout(GREETING_TIMEOUT_S):
             return await self._next(websocket) == GO
+
+    async def _meet(self, websocket: ClientWebSocketResponse) -> bool:
+        """Agree with the peer on which stream this is and where it goes on.  Raises: NotYet, StreamOver."""
+        await websocket.send_bytes(self._stream.hello())
+        raw = await self._next(websocket)
+        if raw:
+            self._stream.meet(raw)
+        return bool(raw)
 
     async def _next(self, websocket: ClientWebSocketResponse) -> bytes:
         message = await websocket.receive()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -63,6 +63,10 @@ def spki_sha256(certificate: x509.Certificate) -> str:
     ).hexdigest()
 
 
+X509_ERRORS = (x509.InvalidVersion, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+"""What a certificate can be beside unreadable."""
+
+
 def check_certificate(pem: str, request: Request, ca: x509.Certificate, silo: str) -> None:
     """Is this the certificate we asked for: our key, our name, this authority?  Raises: EnrolError."""
     try:
@@ -70,7 +74,7 @@ def check_certificate(pem: str, request: Request, ca: x509.Certificate, silo: st
         certificate.verify_directly_issued_by(ca)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, TypeError, x509.ExtensionNotFound, InvalidSignature) as exc:
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, *X509_ERRORS) as exc:
         raise EnrolError("the coordinator sent a certificate that its own authority did not make") from exc
     if certificate.public_key() != request.csr.public_key() or uris != [f"spiffe://accord/silo/{silo}"]:
         raise EnrolError(f"the coordinator sent a certificate that is not for {silo} and its new key")

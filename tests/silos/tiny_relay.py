@@ -10,11 +10,25 @@ from dataclasses import dataclass, field
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, web
 
 MAX_FRAME_BYTES = 1 << 20
+Key = tuple[str, str, str]
+
+
+@dataclass(eq=False)
+class Side:
+    """One caller of one pair.  mate: resolved once the other side is there."""
+
+    socket: web.WebSocketResponse
+    transport: asyncio.Transport | None
+    mate: asyncio.Future[Side]
 
 
 @dataclass
 class TinyRelay:
-    """Pairs (job, caller, peer) with (job, peer, caller); forwards one frame at a time."""
+    """Pairs (job, caller, peer) with (job, peer, caller); forwards one frame at a time.
+
+    cut_after: break all connections, without a word, when it has carried so many bytes; the numbers are used up.  mute: take
+    frames and pass nothing on.
+    """
 
     url: str = ""
     refuse_with: int = 0
@@ -22,45 +36,66 @@ class TinyRelay:
     largest: int = 0
     seen: bytearray = field(default_factory=bytearray)
     hang_up_first: int = 0
-    sockets: dict[tuple[str, str, str], asyncio.Future[web.WebSocketResponse]] = field(default_factory=dict)
+    cut_after: list[int] = field(default_factory=list)
+    carried: int = 0
+    mute: bool = False
+    sides: dict[Key, Side] = field(default_factory=dict)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """One side of one pair, for as long as it lasts."""
+        """One side of one pair, for as long as it lasts; who comes again takes its place."""
         job, caller, peer = (request.match_info[name] for name in ("job", "caller", "peer"))
         if self.refuse_with:
             return web.Response(status=self.refuse_with)
         self.opened += 1
-        mine = web.WebSocketResponse(max_msg_size=MAX_FRAME_BYTES + 1, compress=False)
-        await mine.prepare(request)
+        socket = web.WebSocketResponse(max_msg_size=MAX_FRAME_BYTES + 1, compress=False, timeout=1)
+        await socket.prepare(request)
         if self.opened <= self.hang_up_first:
-            await mine.close(code=4000)
-            return mine
-        slots = [
-            self.sockets.setdefault(key, asyncio.get_running_loop().create_future())
-            for key in ((job, caller, peer), (job, peer, caller))
-        ]
-        slots[0].set_result(mine)
+            await socket.close(code=4000)
+            return socket
+        former = self.sides.get((job, caller, peer))
+        mine = Side(socket, request.transport, asyncio.get_running_loop().create_future())
+        self.sides[job, caller, peer] = mine
+        if former is not None:
+            await former.socket.close(code=4003)
+        theirs = self.sides.get((job, peer, caller))
+        if theirs is not None and not theirs.mate.done():
+            theirs.mate.set_result(mine)
+            mine.mate.set_result(theirs)
         try:
-            gone = asyncio.create_task(self.forward(mine, slots[1]))
-            await gone
+            await self.forward(mine)
         finally:
-            self.sockets.pop((job, caller, peer), None)
-            if slots[1].done() and not slots[1].cancelled():
-                await slots[1].result().close(code=4001)
-        return mine
+            if self.sides.get((job, caller, peer)) is mine:
+                del self.sides[job, caller, peer]
+            if mine.mate.done():
+                await mine.mate.result().socket.close(code=4001)
+            mine.mate.cancel()
+        return socket
 
-    async def forward(self, mine: web.WebSocketResponse, other: asyncio.Future[web.WebSocketResponse]) -> None:
+    async def forward(self, mine: Side) -> None:
         """Copy frames until this side ends."""
-        async for message in mine:
+        async for message in mine.socket:
             if message.type is not WSMsgType.BINARY:
                 return
             self.largest = max(self.largest, len(message.data))
             self.seen += message.data
-            theirs = await asyncio.shield(other)
+            theirs = await asyncio.shield(mine.mate)
+            self.carried += len(message.data)
+            if self.cut_after and self.carried >= self.cut_after[0]:
+                del self.cut_after[0]
+                self.cut()
+                return
+            if self.mute:
+                continue
             try:
-                await theirs.send_bytes(message.data)
+                await theirs.socket.send_bytes(message.data)
             except ConnectionError:
                 return
+
+    def cut(self) -> None:
+        """Break every connection, as a proxy that is reset does."""
+        for side in self.sides.values():
+            if side.transport is not None:
+                side.transport.abort()
 
 
 class Caller:
@@ -76,14 +111,14 @@ class Caller:
 
 
 @asynccontextmanager
-async def tiny_relay() -> AsyncIterator[tuple[TinyRelay, ClientSession]]:
+async def tiny_relay(port: int = 0) -> AsyncIterator[tuple[TinyRelay, ClientSession]]:
     """A relay listening on a free port, and a client session."""
     relay = TinyRelay()
     app = web.Application()
     app.router.add_get("/relay/{job}/{caller}/{peer}", relay.handle)
     runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     host, port = runner.addresses[0][:2]
     relay.url = f"http://{host}:{port}"
