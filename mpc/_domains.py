@@ -25,7 +25,8 @@ class Domain:
     """Fixed-point values x with 2^low <= x < 2^high; for `exp`, those with 2^low <= e^x < 2^high.
 
     low, high: even.  frac_bits: of x and of the result.  checked: whether to make sure; without it a value outside gives
-    a meaningless result and nobody can tell.  what: the tensor's name, for the error.
+    a meaningless result and nobody can tell.  what: the tensor's name, for the error.  tag: of the message by which all learn
+    whether a value is outside.
     """
 
     low: int = -8
@@ -33,6 +34,7 @@ class Domain:
     frac_bits: int = 20
     checked: bool = True
     what: str = "x"
+    tag: str = "compare/any"
 
     def __post_init__(self) -> None:
         if self.low % 2 or self.high % 2 or not self.low < self.high <= self.low + 24:
@@ -66,7 +68,8 @@ class Range:
     """How a smooth function is evaluated.
 
     frac_bits: of x.  out_bits: of the result; with the fit's own (26 for those here) the last round falls away.  checked:
-    whether to make sure that x is in the fit's interval.  what, operation: the tensor's and the function's name.
+    whether to make sure that x is in the fit's interval.  what, operation: the tensor's and the function's name.  tag: as in
+    `Domain`.
     """
 
     frac_bits: int = 20
@@ -74,6 +77,7 @@ class Range:
     checked: bool = True
     what: str = "x"
     operation: str = "a fitted function"
+    tag: str = "compare/any"
 
 
 def chunks(n: int) -> list[slice]:
@@ -93,6 +97,7 @@ def in_chunks(
     x: Words,
     body: Callable[[Sequence[Ticket], slice], tuple[Words, Words | None]],
     error: OutOfRange,
+    tag: str,
 ) -> Words:
     """Run `body` on every chunk; it returns the result and, where checked, the word that says if a value is outside."""
     parts = chunks(x.size)
@@ -104,6 +109,6 @@ def in_chunks(
         out[part], word = body(tickets[each * i : each * (i + 1)], part)
         if word is not None:
             any_word = word if any_word is None else any_word ^ word
-    if any_word is not None and open_any(session, any_word).any():
+    if any_word is not None and open_any(session, any_word, tag).any():
         raise error
     return out.reshape(x.shape)

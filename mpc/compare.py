@@ -166,10 +166,13 @@ def less_than(session: Session, tickets: Sequence[Ticket], share: Words, thresho
     return _as_words(session, tickets, share.size, packed).reshape(len(thresholds), *share.shape)
 
 
-def reveal_negative(session: Session, tickets: Sequence[Ticket], share: Words) -> npt.NDArray[np.bool_]:
+def reveal_negative(
+    session: Session, tickets: Sequence[Ticket], share: Words, tag: str = "compare/reveal"
+) -> npt.NDArray[np.bool_]:
     """Open whether values, read as signed, are negative; everybody learns it.  Returns an array of the share's shape.
 
-    tickets: for `plan_reveal_negative(n)`.  share: n uint64 words in any shape, of any x in Z_2^64.
+    tickets: for `plan_reveal_negative(n)`.  share: n uint64 words in any shape, of any x in Z_2^64.  tag: what the opening is
+    called, for a Reveal to name.
 
     Reveals: to every party, the sign of every value; what else is opened is uniform.
     Cost: 4 rounds; to every other party, 8 n + 280 m bytes, m = ceil(n / 64); the dealer sends 2688 m in all.
@@ -177,15 +180,19 @@ def reveal_negative(session: Session, tickets: Sequence[Ticket], share: Words) -
     Source: as `less_than_zero`.
     Raises: LocalProtocolError if the tickets are not for this comparison, or are taken out of order.
     """
-    return np.asarray(reveal_less_than(session, tickets, share, (0,))[0])
+    return np.asarray(reveal_less_than(session, tickets, share, (0,), tag)[0])
 
 
 def reveal_less_than(
-    session: Session, tickets: Sequence[Ticket], share: Words, thresholds: Sequence[int]
+    session: Session,
+    tickets: Sequence[Ticket],
+    share: Words,
+    thresholds: Sequence[int],
+    tag: str = "compare/reveal",
 ) -> npt.NDArray[np.bool_]:
     """Open whether values are below public thresholds, (k, *shape); everybody learns it.
 
-    tickets: for `plan_reveal_less_than(n, k)`.  share, thresholds: as `less_than`.
+    tickets: for `plan_reveal_less_than(n, k)`.  share, thresholds: as `less_than`.  tag: as `reveal_negative`.
 
     Reveals: to every party, how every value compares with every threshold; what else is opened is uniform.
     Cost: 4 rounds; to every other party, 8 n + 280 k m bytes, m = ceil(n / 64); the dealer sends (1864 + 824 k) m in all.
@@ -195,7 +202,7 @@ def reveal_less_than(
     """
     plan = plan_reveal_less_than(share.size, len(thresholds))
     packed = _bits(session, tickets, plan, share, thresholds)
-    opened = open_bits(session, "compare/reveal", packed)  # fresh shares: each holds a dealt product used nowhere else
+    opened = open_bits(session, tag, packed)  # fresh shares: each holds a dealt product used nowhere else
     return unpacked_rows(opened, share.size).reshape(len(thresholds), *share.shape)
 
 
@@ -258,15 +265,17 @@ def any_negative(session: Session, tickets: Sequence[Ticket], share: Words) -> W
     return chosen_sum(each, opened[0]) ^ session.correlations.finish(tickets[3])[0]
 
 
-def open_any(session: Session, words: Words) -> npt.NDArray[np.bool_]:
+def open_any(session: Session, words: Words, tag: str = "compare/any") -> npt.NDArray[np.bool_]:
     """Open the words of `less_than_within`: for each range, whether any value is outside.
+
+    tag: as `reveal_negative`.
 
     Reveals: to every party, for each range whether any value is outside, and nothing about which or how many.
     Cost: 1 round; 8 bytes for each range to every other party.
     Security: semi-honest parties; the dealer does not collude.  If a value is outside, False has probability 2^-64.
     Source: as `less_than_within`.
     """
-    return np.asarray(open_bits(session, "compare/any", words) != 0)
+    return np.asarray(open_bits(session, tag, words) != 0)
 
 
 def _bits(session: Session, tickets: Sequence[Ticket], plan: Plan, share: Words, thresholds: Sequence[int]) -> Words:

@@ -54,6 +54,7 @@ REVEALS = (
         what="how many aligned rows and encoded columns each owner has and how many passes are made, "
         "from the shapes of the randomness it is asked for; never a value, a share or a result",
         precision="size",
+        tags=("dealer/request",),
     ),
 )
 

@@ -20,12 +20,11 @@ Adversary: the parties and the dealer are semi-honest, and the dealer does not c
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -37,7 +36,7 @@ from omegaconf import OmegaConf
 from mpc import compare, functions
 from mpc._crypten import maths, nn, onnx, seams
 from mpc._crypten.ops import Run
-from mpc._crypten.pins import PINS
+from mpc._crypten.pins import PINS, VERSION, check_pins, locate
 from mpc._crypten.refused import REFUSED, REFUSED_SETTINGS, REQUIRED_SETTINGS, refusal
 from mpc._crypten.replaced import GRADIENTS, REPLACED
 from mpc.correlations import Correlation
@@ -45,7 +44,6 @@ from mpc.errors import LocalProtocolError
 from mpc.ring import decode
 from mpc.session import Session
 
-VERSION = "0.4.1"
 FRAC_BITS = 20
 """CrypTen's default precision here.  20 bits resolve 1e-6, and leave products 22 bits, +-4 million, before truncation.
 CrypTen's 16 resolve 1.5e-5; it had to be that few because its truncation fails more often the larger a value is.
@@ -138,11 +136,13 @@ def share_from(owner: int, values: npt.ArrayLike | None, shape: Sequence[int], f
     return SharedTensor(tensor, size=torch.Size(shape), precision=frac_bits, src=owner)
 
 
-def reveal(t: SharedTensor | MPCTensor, name: str = "tensor", limit: float | None = None) -> npt.NDArray[np.float64]:
+def reveal(
+    t: SharedTensor | MPCTensor, name: str = "tensor", limit: float | None = None, tag: str = "crypten/result"
+) -> npt.NDArray[np.float64]:
     """Open a tensor to all parties, once the randomness behind it has been found right.
 
     name: what to call it in an error.  limit: the largest size a value may have, in real units; by default all that the
-    tensor's scale has room for, below 2^(62 - frac_bits).
+    tensor's scale has room for, below 2^(62 - frac_bits).  tag: what the opening is called, for a Reveal to name.
 
     Reveals: to every party, the values.
     Cost: 1 round; 8 bytes per element to every other party; and what `Source.settle` has left to do.
@@ -151,15 +151,19 @@ def reveal(t: SharedTensor | MPCTensor, name: str = "tensor", limit: float | Non
     Raises: OutOfRange, at every party, if a value is beyond the limit; as `Source.settle`.
     """
     seams.current().session.correlations.settle()
-    return _decoded(t, t.reveal(), name, limit)
+    return _decoded(t, seams.current().communicator.all_reduce(*_share_of(t), tag=tag), name, limit)
 
 
 def reveal_to(
-    t: SharedTensor | MPCTensor, party: int, name: str = "tensor", limit: float | None = None
+    t: SharedTensor | MPCTensor,
+    party: int,
+    name: str = "tensor",
+    limit: float | None = None,
+    tag: str = "crypten/result-to",
 ) -> npt.NDArray[np.float64] | None:
     """Open a tensor to one party, once the randomness behind it has been found right; the others get None.
 
-    name, limit: as for `reveal`.
+    name, limit, tag: as for `reveal`.
 
     Reveals: to that party, the values.
     Cost: 1 round; 8 bytes per element from every other party to it; and what `Source.settle` has left to do.
@@ -168,8 +172,15 @@ def reveal_to(
     Raises: OutOfRange, at that party, if a value is beyond the limit; as `Source.settle`.
     """
     seams.current().session.correlations.settle()
-    opened = t.reveal(dst=party)
+    share, op = _share_of(t)
+    opened = seams.current().communicator.reduce(share, party, op, tag=tag)
     return None if opened is None else _decoded(t, opened, name, limit)
+
+
+def _share_of(t: SharedTensor | MPCTensor) -> tuple[torch.Tensor, Any]:
+    """Our share, and how shares are combined."""
+    held = t._tensor if isinstance(t, MPCTensor) else t
+    return held.share, seams.BXOR if isinstance(held, BinarySharedTensor) else seams.SUM
 
 
 def check_range(t: SharedTensor | MPCTensor, name: str, limit: float) -> None:
@@ -333,33 +344,9 @@ def _check_settings(config: Any) -> None:
     OmegaConf.set_readonly(config, True)
 
 
-def _locate(path: str) -> tuple[Any, str]:
-    module, _, dotted = path.partition(":")
-    *owners, name = dotted.split(".")
-    owner: Any = importlib.import_module(module)
-    for part in owners:
-        owner = getattr(owner, part)
-    return owner, name
-
-
-def check_pins(pins: Mapping[str, str]) -> None:
-    """Compare the source of functions ("module:Class.function") with SHA-256 hashes of it.
-
-    Raises: ImportError naming the first that differs or is missing.
-    """
-    for path, pinned in pins.items():
-        try:
-            owner, name = _locate(path)
-            source = inspect.getsource(inspect.unwrap(getattr(owner, name)))
-        except (AttributeError, ImportError, OSError, TypeError) as exc:
-            raise ImportError(f"CrypTen {VERSION} should have '{path}', and this one does not") from exc
-        if hashlib.sha256(source.encode()).hexdigest() != pinned:
-            raise ImportError(f"'{path}' is not the function of CrypTen {VERSION} that mpc.engine replaces")
-
-
 def _replace(path: str, new: Any) -> None:
     """Put `new` in place of a function wherever CrypTen refers to it: by name, by import, or as a method."""
-    owner, name = _locate(path)
+    owner, name = locate(path)
     old = inspect.getattr_static(owner, name)
     wrapped = staticmethod(new) if isinstance(old, staticmethod) else new
     modules = [m for key, m in list(sys.modules.items()) if key == "crypten" or key.startswith("crypten.")]

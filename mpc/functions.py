@@ -221,7 +221,7 @@ def _scaled(session: Session, tickets: Sequence[Ticket], x: Words, domain: Domai
         return truncate(session, scaled, drop), word
 
     error = OutOfRange(domain.what, function.operation, domain.allowed)
-    return in_chunks(session, tickets, function.plan(x.size, domain), x, chunk, error)
+    return in_chunks(session, tickets, function.plan(x.size, domain), x, chunk, error, domain.tag)
 
 
 def plan_divide(n: int, domain: Domain = DOMAIN) -> Plan:
@@ -273,7 +273,7 @@ def divide(session: Session, tickets: Sequence[Ticket], y: Words, x: Words, doma
 
     allowed = f"{domain.allowed}, and the quotient at most 2^{quotient}"
     error = OutOfRange(domain.what, "a division", allowed)
-    return in_chunks(session, tickets, plan_divide(x.size, domain), x, chunk, error)
+    return in_chunks(session, tickets, plan_divide(x.size, domain), x, chunk, error, domain.tag)
 
 
 def plan_log(n: int, domain: Domain = DOMAIN) -> Plan:
@@ -308,7 +308,7 @@ def log(session: Session, tickets: Sequence[Ticket], x: Words, domain: Domain = 
         return truncate(session, value, drop), word
 
     error = OutOfRange(domain.what, "a logarithm", domain.allowed)
-    return in_chunks(session, tickets, plan_log(x.size, domain), x, chunk, error)
+    return in_chunks(session, tickets, plan_log(x.size, domain), x, chunk, error, domain.tag)
 
 
 def plan_exp(n: int, domain: Domain = EXP_DOMAIN) -> Plan:
@@ -345,4 +345,4 @@ def exp(session: Session, tickets: Sequence[Ticket], x: Words, domain: Domain = 
 
     allowed = f"at least {domain.low} ln 2 and below {domain.high} ln 2"
     error = OutOfRange(domain.what, "an exponential", allowed)
-    return in_chunks(session, tickets, plan_exp(x.size, domain), x, chunk, error)
+    return in_chunks(session, tickets, plan_exp(x.size, domain), x, chunk, error, domain.tag)

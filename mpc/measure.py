@@ -39,7 +39,7 @@ Words = npt.NDArray[Any]
 DIGIT = 64
 """A quotient is found digit by digit of this base, each by comparisons with all its multiples at once."""
 ENCODED_BITS = 62
-_MINIMUM, _OPEN = "measure/minimum", "measure/open"
+_MINIMUM = "measure/minimum"
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ class Column:
             raise LocalProtocolError(f"the sum of column '{self.name}' over {rows} rows may be too large for the ring")
 
 
-def _open(session: Session, share: Words) -> list[int]:
+def _open(session: Session, tag: str, share: Words) -> list[int]:
     """Release a result: everybody learns it, once the randomness behind it has been found right."""
     session.correlations.settle()
-    return [int(word) for word in session.open_words(_OPEN, share).view(np.int64)]
+    return [int(word) for word in session.open_words(tag, share).view(np.int64)]
 
 
 # --- how many rows matched, as a share
@@ -148,7 +148,7 @@ def enough(session: Session, tickets: Sequence[Ticket], share: Words, minimum: i
     (theirs,) = session.exchange(_MINIMUM, np.array([minimum], dtype=np.uint32))
     if int(theirs[0]) != minimum:
         raise RemoteProtocolError(session.peers[0], _MINIMUM, f"expected a minimum of {minimum}, got {int(theirs[0])}")
-    (fewer,) = _open(session, less_than(session, tickets, share, (minimum,)).reshape(1))
+    (fewer,) = _open(session, "measure/few", less_than(session, tickets, share, (minimum,)).reshape(1))
     if fewer:
         raise Refused(f"fewer matches with {session.peers[0]} than the agreed minimum of {minimum}")
 
@@ -166,7 +166,7 @@ def reveal_count(session: Session, share: Words) -> int:
     Security: semi-honest owners.
     Source: additive secret sharing.
     """
-    return _open(session, share)[0]
+    return _open(session, "measure/count", share)[0]
 
 
 def plan_rounded_count(joined: Hidden, step: int) -> list[Correlation]:
@@ -202,7 +202,7 @@ def rounded_count(session: Session, tickets: Sequence[Ticket], joined: Hidden, s
             digit += np.uint64(digits)
         quotient += digit * np.uint64(worth)
         rest -= digit * np.uint64(worth * step)
-    return step * _open(session, quotient)[0]
+    return step * _open(session, "measure/rounded", quotient)[0]
 
 
 def _digits(joined: Hidden, step: int) -> list[tuple[int, int]]:
@@ -249,7 +249,7 @@ def sums(session: Session, ticket: Ticket, joined: Hidden, columns: Sequence[Col
     Raises: as `check_sums`, and LocalProtocolError if the ticket is not for them.
     """
     check_sums(joined, columns)
-    return _open(session, multiply(session, ticket, joined.matched[None, :], joined.columns)[0])
+    return _open(session, "measure/sums", multiply(session, ticket, joined.matched[None, :], joined.columns)[0])
 
 
 def plan_moments(joined: Hidden) -> list[Correlation]:

@@ -30,16 +30,23 @@ CHUNK_ITEMS = 2048
 TAG_BYTES = 16
 
 REVEALS: tuple[Reveal, ...] = (
-    Reveal("psi.sizes", "owners", "how many distinct valid identifiers the other owner brought", "size"),
+    Reveal(
+        "psi.sizes", "owners", "how many distinct valid identifiers the other owner brought", "size", ("psi/hello",)
+    ),
     Reveal(
         "psi.matches",
         "owners",
         "how many identifiers matched, which its process learns even when they are fewer than the minimum; "
         "the software then stops without putting the number out",
         "size",
+        ("psi/tags", "psi/vote"),
     ),
     Reveal(
-        "psi.rows", "owners", "which of its own rows matched, once both owners found the matches to be enough", "exact"
+        "psi.rows",
+        "owners",
+        "which of its own rows matched, once both owners found the matches to be enough",
+        "exact",
+        ("psi/order",),
     ),
     Reveal("psi.traffic", "coordinator", "both set sizes, if it relays the encrypted messages", "size"),
 )
@@ -51,6 +58,7 @@ COUNT_REVEALS: tuple[Reveal, ...] = (
         "owners",
         "how many identifiers matched, and not which; the software does not put the number out if it is below a minimum",
         "aggregate",
+        ("psi/tags", "psi/vote"),
     ),
     REVEALS[-1],
 )

@@ -56,7 +56,7 @@ def guard(session: Session, tickets: Sequence[Ticket], x: Words, bounds: tuple[f
     def chunk(tickets: Sequence[Ticket], part: slice) -> tuple[Words, Words | None]:
         return flat[part], less_than_within(session, tickets, flat[part], (), [allowed])[1]
 
-    in_chunks(session, tickets, plan_guard(x.size), x, chunk, _error(bounds, use))
+    in_chunks(session, tickets, plan_guard(x.size), x, chunk, _error(bounds, use), use.tag)
 
 
 def _error(bounds: tuple[float, float], use: Range) -> OutOfRange:
@@ -91,7 +91,7 @@ def period_for(session: Session, tickets: Sequence[Ticket], x: Words, periods: S
     for i, part in enumerate(chunks(x.size)):
         own = tickets[each * i : each * (i + 1)]
         total ^= less_than_within(session, own, flat[part], (), [(1 - h, h) for h in half])[1]
-    for period, outside in zip(periods, open_any(session, total), strict=True):
+    for period, outside in zip(periods, open_any(session, total, use.tag), strict=True):
         if not outside:
             return period
     raise OutOfRange(use.what, use.operation, f"between -{periods[-1] / 2:g} and {periods[-1] / 2:g}")

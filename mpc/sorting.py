@@ -281,6 +281,6 @@ def _less(session: Session, keys: Words, i: Rows, j: Rows) -> Bits:
     out, used = [], 0
     for first, plan in zip(calls, plans, strict=True):
         difference = keys[i[first : first + CALL]] - keys[j[first : first + CALL]]
-        out.append(reveal_negative(session, tickets[used : used + len(plan)], difference))
+        out.append(reveal_negative(session, tickets[used : used + len(plan)], difference, "sorting/order"))
         used += len(plan)
     return np.concatenate(out)

@@ -38,13 +38,14 @@ PROTOCOLS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "vertical.network": {"vertical.network": ("vertical.reveals", "NETWORK"), **_EVALUATION},
     "vertical.statistics": {
-        "vertical.statistics": ("vertical.reveals", "STATISTICS"),
-        "vertical.woe": ("vertical.reveals", "WEIGHTS"),
-        "vertical.stepwise": ("vertical.reveals", "SELECTION"),
+        "vertical.statistics": ("vertical.column_reveals", "STATISTICS"),
+        "vertical.woe": ("vertical.column_reveals", "WEIGHTS"),
+        "vertical.stepwise": ("vertical.column_reveals", "SELECTION"),
         "vertical.glm": ("vertical.reveals", "LOGISTIC"),
+        "vertical.inference": ("vertical.reveals", "INFERENCE"),
     },
-    "vertical.score": {"vertical.score": ("vertical.reveals", "SCORE")},
-    "vertical.match": {"vertical.match": ("vertical.reveals", "MATCH")},
+    "vertical.score": {"vertical.score": ("vertical.row_reveals", "SCORE")},
+    "vertical.match": {"vertical.match": ("vertical.row_reveals", "MATCH")},
     "vertical.measure": {"mpc.measure": ("mpc.matching.hidden_reveals", "MEASURES")},
 }
 
@@ -61,7 +62,7 @@ MATCHINGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
 }
 
 # What several keys, or rows that match more than one, add to that.
-LINKAGE = {"vertical.linkage": ("vertical.reveals", "LINKAGE")}
+LINKAGE = {"vertical.linkage": ("vertical.row_reveals", "LINKAGE")}
 
 # What counting in secret adds, before anybody's process learns which rows matched.
 GATE = {
@@ -174,6 +175,7 @@ def _assumptions(spec: Spec) -> list[str]:
 
 def _learners(to: str, spec: Spec) -> tuple[str, ...]:
     active = spec.active if isinstance(spec, Training | Statistics) else None
+    recipients = spec.recipients if isinstance(spec, Score) else ()
     return {
         "owners": spec.owners,
         "first": spec.owners[:1],
@@ -182,16 +184,16 @@ def _learners(to: str, spec: Spec) -> tuple[str, ...]:
         "passive": tuple(o for o in spec.owners if o != active),
         "dealer": () if spec.dealer is None else (spec.dealer,),
         "helper": () if spec.helper is None else (spec.helper,),
-        "recipients": spec.recipients if isinstance(spec, Score) else (),
+        "recipients": recipients,
+        "answering": tuple(o for o in spec.owners if o not in recipients),
         "coordinator": ("coordinator",),
     }[to]
 
 
-def disclosure(spec: Spec, registry: Registry = load_reveals) -> dict[str, Any]:
-    """The disclosure of a job as a canonical-JSON document; the same spec and code give the same digest everywhere.
+def declarations(spec: Spec, registry: Registry = load_reveals) -> Mapping[str, Sequence[Reveal]]:
+    """What the job's protocols declare, by module, in the order that they run; of some not all is asked for by the spec.
 
-    registry: where declarations come from; another one is for tests.
-    Raises: DisclosureError.
+    Raises: DisclosureError if one declares nothing.
     """
     declared = {**registry(spec.kind, spec.matching, spec.randomness), "coordinator": COORDINATOR_REVEALS}
     if isinstance(spec, Match) and spec.count_first:
@@ -201,6 +203,30 @@ def disclosure(spec: Spec, registry: Registry = load_reveals) -> dict[str, Any]:
     missing = [name for name, reveals in declared.items() if not reveals]
     if missing:
         raise DisclosureError(f"protocol '{missing[0]}' does not declare what it reveals, so '{spec.kind}' cannot run")
+    return declared
+
+
+def messages(spec: Spec, registry: Registry = load_reveals) -> dict[str, dict[str, frozenset[str]]]:
+    """For each participant the lines that it is shown, by name, and the tags of the messages by which it learns them.
+
+    Whatever else it receives in this job is in `mpc.messages.SILENT`.  Raises: DisclosureError.
+    """
+    shown: dict[str, dict[str, frozenset[str]]] = {silo: {} for silo in spec.participants}
+    for reveals in declarations(spec, registry).values():
+        for reveal in reveals:
+            for silo in _learners(reveal.to, spec) if _asked(spec, reveal.name) else ():
+                if silo in shown:
+                    shown[silo][reveal.name] = shown[silo].get(reveal.name, frozenset()) | set(reveal.tags)
+    return shown
+
+
+def disclosure(spec: Spec, registry: Registry = load_reveals) -> dict[str, Any]:
+    """The disclosure of a job as a canonical-JSON document; the same spec and code give the same digest everywhere.
+
+    registry: where declarations come from; another one is for tests.
+    Raises: DisclosureError.
+    """
+    declared = declarations(spec, registry)
     order = (*spec.participants, "coordinator")
     lines = [
         {"silo": silo, "learns": r.what, "precision": r.precision, "name": r.name, "protocol": protocol}
@@ -266,14 +292,18 @@ def _asked_of_a_model(spec: Training, name: str) -> bool:
         return "metrics" in spec.release and item in opened
     if isinstance(spec, Glm):
         sparse = float(spec.train.lasso) > 0
+        solved = spec.family == "linear" and not sparse
         of_families = {
             "label.scale": spec.family not in ("logistic", "multinomial"),
             "label.classes": spec.family == "multinomial",
-            "residual-variance": spec.family == "linear" and not sparse,
+            "period": not solved,
+            "converged": not solved and not sparse and spec.family != "multinomial",
+            "curvature": sparse or ("inference" in spec.release and spec.family in ("poisson", "tweedie")),
+            "residual-variance": solved,
             "sparse.zeros": sparse,
             **dict.fromkeys(
                 ("standard-errors", "intercept-error", "estimable"),
-                "inference" in spec.release or (spec.family == "linear" and not sparse),
+                "inference" in spec.release or solved,
             ),
             "hessians": "inference" in spec.release and spec.family != "linear",
         }
@@ -289,6 +319,16 @@ def _asked_of_a_model(spec: Training, name: str) -> bool:
     return name != "auc" or "auc" in spec.release
 
 
+_OF_A_LOGISTIC_MODEL = frozenset(
+    {"coefficients", "intercept", "columns", "period", "converged"}
+    | {"standard-errors", "intercept-error", "estimable", "hessians"}
+)
+"""What of a look at columns only a selection for a logistic regression reveals."""
+
+
+_FIGURES_OF_COLUMNS = frozenset({"label_correlations", "correlations", "vif"})
+
+
 def _asked_of_columns(spec: Statistics, name: str) -> bool:
     """Whether looking at these columns in this way reveals it."""
     what, dot, item = name.partition(".")
@@ -297,9 +337,11 @@ def _asked_of_columns(spec: Statistics, name: str) -> bool:
         return weighs and (item != "values" or "information_values" in spec.release)
     if what == "selection" and dot:
         return spec.selects == "logistic" if item == "coefficients" else spec.selects is not None
+    if name == "curvature":
+        return False
     if what == "statistics" and dot:
-        return item in ("sizes", *spec.release)
-    return spec.selects == "logistic"  # the whole model is trained first
+        return item in spec.release or (item == "sizes" and bool(_FIGURES_OF_COLUMNS & set(spec.release)))
+    return spec.selects == "logistic" or name not in _OF_A_LOGISTIC_MODEL  # for which the whole model is trained first
 
 
 def _asked_of_a_prediction(spec: Score, name: str) -> bool:
@@ -331,20 +373,24 @@ def render(document: Mapping[str, Any]) -> list[str]:
             current = line["silo"]
             text.append(f"{current} learns")
         text.append(f"  - {line['learns']} ({line['precision']})")
-    thresholds = document["thresholds"]
     text.append("Limits")
-    text.append(f"  - fewer than {thresholds['minimum_matches']} matching rows stop the job before more is revealed")
-    if "rare_category" in thresholds:
-        text.append(f"  - categories with fewer than {thresholds['rare_category']} rows are merged before encoding")
-    if thresholds.get("round_to") is not None:
-        text.append(f"  - the number of matches is told to the nearest multiple of {thresholds['round_to']}")
-    if thresholds.get("epsilon") is not None:
-        text.append(
-            f"  - the number of matches has noise of each owner: epsilon {thresholds['epsilon']} towards the other one"
-        )
-    if thresholds.get("questions") is not None:
-        text.append(f"  - at most {thresholds['questions']:,} questions are answered, one row at a time")
-    text.append(f"  - of this, handed out as results: {', '.join(thresholds['release'])}; nothing else")
+    text.extend(f"  - {limit}" for limit in limits(document["thresholds"]))
     text.append("This holds if")
     text.extend(f"  - {assumption}" for assumption in document["assumptions"])
     return text
+
+
+def limits(thresholds: Mapping[str, Any]) -> list[str]:
+    """What bounds that which is learned, a sentence each without a full stop."""
+    text = [f"fewer than {thresholds['minimum_matches']} matching rows stop the job before more is revealed"]
+    if "rare_category" in thresholds:
+        text.append(f"categories with fewer than {thresholds['rare_category']} rows are merged before encoding")
+    if thresholds.get("round_to") is not None:
+        text.append(f"the number of matches is told to the nearest multiple of {thresholds['round_to']}")
+    if thresholds.get("epsilon") is not None:
+        text.append(
+            f"the number of matches has noise of each owner: epsilon {thresholds['epsilon']} towards the other one"
+        )
+    if thresholds.get("questions") is not None:
+        text.append(f"at most {thresholds['questions']:,} questions are answered, one row at a time")
+    return [*text, f"of this, handed out as results: {', '.join(thresholds['release'])}; nothing else"]

@@ -14,7 +14,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from mpc.errors import LocalProtocolError, PeerLost, RemoteProtocolError
 from mpc.wire import HEADER, MAX_BODY_BYTES, Header, Kind, pack_header, parse_header
@@ -38,7 +38,8 @@ class LinkChannel:
     bytes_sent, bytes_received: frame bytes (header, tag, body) per peer.  rounds: receives that came after at least
     one send since the round before; links to peers in `uncounted` (the dealer) count bytes but no rounds.
     waiting_s: seconds spent waiting for a peer.  patience_s: seconds to wait for those peers that need another bound
-    than `timeout_s`.  After an error on a link every further use of it raises too.
+    than `timeout_s`.  told: for each peer the tags that may be sent to it, if not all.  After an error on a link every further
+    use of it raises too.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class LinkChannel:
         *,
         uncounted: frozenset[str] | set[str] = frozenset(),
         patience_s: Mapping[str, float] | None = None,
+        told: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._index = {name: i for i, name in enumerate(participants)}
         if me not in self._index or len(self._index) != len(participants):
@@ -59,7 +61,7 @@ class LinkChannel:
             raise LocalProtocolError("a channel needs a session id of 16 bytes and links to other participants only")
         self._me, self._session = me, session
         self._timeouts_s = {**dict.fromkeys(links, timeout_s), **(patience_s or {})}
-        self._links = dict(links)
+        self._links, self._told = dict(links), told
         self._by_fd = {link.fileno(): link for link in links.values()}
         self._next_out = dict.fromkeys(links, 0)
         self._next_in = dict.fromkeys(links, 0)
@@ -74,9 +76,12 @@ class LinkChannel:
     def send(self, to: str, tag: str, kind: Kind, body: bytes | bytearray | memoryview) -> None:
         """Deliver one message; returns when the operating system has all of it, so `body` may be reused.
 
-        Raises: PeerLost if `to` takes nothing for `timeout_s` or is gone; LocalProtocolError if there is no such link.
+        Raises: PeerLost if `to` takes nothing for `timeout_s` or is gone; LocalProtocolError if there is no such link, or `to`
+            may not be told this.
         """
         link = self._link(to)
+        if self._told is not None and tag not in self._told.get(to, ()):
+            raise LocalProtocolError(f"the job's disclosure has no message '{tag}' to {to}")
         view = memoryview(body).cast("B")
         if view.nbytes > MAX_BODY_BYTES:
             raise LocalProtocolError(f"a frame holds at most {MAX_BODY_BYTES} bytes, '{tag}' has {view.nbytes}")

@@ -25,7 +25,9 @@ from pydantic import BaseModel, ConfigDict
 from mpc.correlations import Usage
 from mpc.errors import PeerLost, ProtocolError, RemoteProtocolError
 from mpc.kinds import warm_up
+from mpc.messages import SILENT
 from silos import leftovers
+from silos.disclosure import messages
 from silos.errors import SiloError
 from silos.links import LinkChannel, LinkCredentials, open_links
 from silos.spec import Spec, parse_spec
@@ -142,7 +144,13 @@ def connect(order: Order, spec: Spec) -> LinkChannel:
         timeout_s,
         uncounted=set(participants) - set(spec.owners),
         patience_s=waits,
+        told=may_be_told(spec),
     )
+
+
+def may_be_told(spec: Spec) -> dict[str, frozenset[str]]:
+    """For each participant the tags of the messages that the disclosure has for it, and of those that tell nothing."""
+    return {silo: frozenset(SILENT).union(*lines.values()) for silo, lines in messages(spec).items()}
 
 
 def patience(me: str, spec: Spec) -> dict[str, float]:

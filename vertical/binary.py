@@ -115,15 +115,15 @@ class _Run:
         ranking = rank(self.session, self.scores, np.column_stack(columns))
         if wants("auc"):
             own = range(0, 2 * pairs, 2)
-            opening.add("auc", concordance(self.session, ranking, list(own), [i + 1 for i in own]))
+            opening.add("auc", concordance(self.session, ranking, list(own), [i + 1 for i in own]), "metrics/auc")
         if wants("ks"):
-            opening.add("ks", largest_gap(self.session, ranking, (0, 1), self.sizes))
+            opening.add("ks", largest_gap(self.session, ranking, (0, 1), self.sizes), "metrics/ks")
         if wants("gains", "calibration"):
-            opening.add("bins", ranking.first(self.bins)[:, 0])
+            opening.add("bins", ranking.first(self.bins)[:, 0], "metrics/bins")
         if wants("calibration"):
-            opening.add("predicted", ranking.first(self.bins)[:, -1])
+            opening.add("predicted", ranking.first(self.bins)[:, -1], "metrics/predicted")
         if wants("curves"):
-            opening.add("points", ranking.first(self.points)[:, 0])
+            opening.add("points", ranking.first(self.points)[:, 0], "metrics/points")
 
     def _counted(self, opening: Opening) -> None:
         """Put in what needs no order: sums of bits, predictions and scores times labels and groups, in one product."""
@@ -139,12 +139,12 @@ class _Run:
         (ticket,) = self.session.correlations.plan([plan_matmul(left.shape, right.shape)])
         sums = multiply(self.session, ticket, left, right)
         if wants("confusion"):
-            opening.add("confusion", np.column_stack([totals, sums[:k, 0]]))
+            opening.add("confusion", np.column_stack([totals, sums[:k, 0]]), "metrics/confusion")
         if self.shown:
-            opening.add("group_rows", right[:, 1:].sum(axis=0, dtype=np.uint64))
-            opening.add("group_unselected", sums[0, 1:])
+            opening.add("group_rows", right[:, 1:].sum(axis=0, dtype=np.uint64), "metrics/groups")
+            opening.add("group_unselected", sums[0, 1:], "metrics/groups")
         if self.shown and self.predicts:
-            opening.add("group_predicted", sums[k, 1:])
+            opening.add("group_predicted", sums[k, 1:], "metrics/groups")
         if wants("loss"):
             self._losses(opening, sums[k, :1], sums[k + 1, :1])
 
@@ -157,9 +157,10 @@ class _Run:
         opening.add(
             "log_loss",
             self.loss.sum(keepdims=True, dtype=np.uint64) - (scored << np.uint64(LOSS_BITS - FRAC_BITS)),
+            "metrics/loss",
         )
-        opening.add("brier", squares - (predicted << np.uint64(self.square_bits + 1 - MEAN_BITS)))
-        opening.add("mean", np.concatenate([self.p.sum(keepdims=True, dtype=np.uint64), predicted]))
+        opening.add("brier", squares - (predicted << np.uint64(self.square_bits + 1 - MEAN_BITS)), "metrics/loss")
+        opening.add("mean", np.concatenate([self.p.sum(keepdims=True, dtype=np.uint64), predicted]), "metrics/loss")
 
 
 def _report(run: _Run, opened: dict[str, Any], tables: list[tuple[str, Cells | None]]) -> dict[str, Any]:

@@ -58,15 +58,17 @@ def evaluate_classes(
     hot = _one_hot(y, *scores.words.shape)
     agree(session, len(scores), active, settings, (), None if y is None else 0)
     opening = Opening()
-    opening.add("rows", hot.sum(axis=0, dtype=np.uint64))
+    opening.add("rows", hot.sum(axis=0, dtype=np.uint64), "metrics/rows")
     largest = _predicted(session, opening, scores.words, y, hot, wanted=settings.wants("accuracy"))
     if settings.wants("loss", "auc"):
         logarithms = _logarithms(session, scores, largest)
         if settings.wants("loss"):
             (ticket,) = session.correlations.plan([plan_matmul((1, hot.size), (hot.size, 1))])
-            opening.add("log_loss", multiply(session, ticket, logarithms.reshape(1, -1), hot.reshape(-1, 1)))
+            opening.add(
+                "log_loss", multiply(session, ticket, logarithms.reshape(1, -1), hot.reshape(-1, 1)), "metrics/loss"
+            )
         if settings.wants("auc"):
-            opening.add("auc", _areas(session, scores, logarithms, hot, y is not None))
+            opening.add("auc", _areas(session, scores, logarithms, hot, y is not None), "metrics/auc")
     opened = opening.open(session)
     loss = -math.ldexp(opened["log_loss"][0][0], -FRAC_BITS) if "log_loss" in opened else None
     return {"family": settings.family, "rows": len(scores)} | class_table(
@@ -98,7 +100,7 @@ def _predicted(session: Session, opening: Opening, z: Words, y: Floats | None, h
         if y is not None:
             chosen = chosen - y.astype(np.uint64)
         right = is_zero(session, tickets[len(tournament) : -1], chosen)
-        opening.add("right", multiply(session, tickets[-1], right[None, :], hot)[0])
+        opening.add("right", multiply(session, tickets[-1], right[None, :], hot)[0], "metrics/right")
     return largest
 
 

@@ -63,7 +63,7 @@ def auc(session: Session, scores: Scores, y: Floats | None, active: int, *, deal
         classes[:, 0], classes[:, 1] = y, 1 - y
     ranking = rank(session, scores, classes)
     excess = concordance(session, ranking, [0], [1])
-    opened = reveal_to(from_words(excess, 0), active, "concordant pairs")
+    opened = reveal_to(from_words(excess, 0), active, "concordant pairs", tag="evaluate/pairs")
     if y is not None and opened is not None:
         pairs = int(y.sum()) * int(n - y.sum())
         text = decimal(int(opened[0]) + pairs, 2 * pairs)
@@ -112,7 +112,7 @@ def quick_auc(session: Session, scores: Scores, y: Floats | None, active: int) -
     (lowered,) = truncate_many(session, session.correlations.plan([plan_truncation(1, RATIO_BITS)]), [weighted])
     inverse = None if y is None else np.array([1 / (y.sum() * (n - y.sum()) * scale * scale)])
     excess = from_words(lowered, RATIO_BITS) * share_from(active, inverse, (1,), RATIO_BITS)
-    return round(0.5 + float(reveal(excess)[0]), 4)
+    return round(0.5 + float(reveal(excess, "the area", tag="evaluate/quick")[0]), 4)
 
 
 def _class_means(session: Session, everyone: Words, signed: Words, n: int) -> tuple[list[SharedTensor], float]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mpc.engine import share_from, to_words
 from mpc.errors import LocalProtocolError, RemoteProtocolError
 from mpc.session import Session
-from mpc.wire import recv_json, send_json
+from mpc.wire import recv_json, recv_words, send_json, send_words
 from vertical.curves import cuts
 from vertical.losses import FAMILIES, POWERS
 from vertical.ranking import MAX_ROWS
@@ -123,17 +123,17 @@ def places(n: int, settings: Settings) -> tuple[list[int], list[int]]:
 class Opening:
     """Shares of results under names, opened in one round."""
 
-    parts: dict[str, Words] = field(default_factory=dict, repr=False)
+    parts: dict[str, tuple[str, Words]] = field(default_factory=dict, repr=False)
 
-    def add(self, name: str, words: Words) -> None:
-        """Put an array of shares in, to be opened."""
-        self.parts[name] = np.asarray(words)
+    def add(self, name: str, words: Words, tag: str) -> None:
+        """Put an array of shares in, to be opened.  tag: of the message, for a Reveal to name."""
+        self.parts[name] = (tag, np.asarray(words))
 
     def open(self, session: Session) -> dict[str, Any]:
         """The results, nested lists of whole numbers, once the randomness behind them has been found right.
 
         Reveals: to every owner, the results.
-        Cost: 1 round; 8 bytes to every other party for each; and what `Source.settle` has left to do.
+        Cost: 1 round, a message for each array; 8 bytes to every other party for each; and what `Source.settle` has left to do.
         Security: semi-honest owners.  Results are shared afresh first, as some are sums of what each owner knows: with three
         owners a share would otherwise tell more than the sum.
         Source: additive secret sharing; Cramer, Damgard, Ishai, TCC 2005 (a sharing of zero without a message).
@@ -142,12 +142,21 @@ class Opening:
         if not self.parts:
             return {}
         session.correlations.settle()
-        arrays = list(self.parts.values())
-        shares = np.concatenate([a.reshape(-1) for a in arrays])
-        zero = share_from(0, np.zeros(shares.shape) if session.me == 0 else None, shares.shape, 1)
-        flat = session.open_words("metrics/open", shares + to_words(zero)).view(np.int64)
+        arrays = [words for _, words in self.parts.values()]
+        flat = np.concatenate([a.reshape(-1) for a in arrays])
+        flat = flat + to_words(share_from(0, np.zeros(flat.shape) if session.me == 0 else None, flat.shape, 1))
         pieces = np.split(flat, np.cumsum([a.size for a in arrays])[:-1])
-        return {name: p.reshape(a.shape).tolist() for name, a, p in zip(self.parts, arrays, pieces, strict=True)}
+        tagged = [(tag, piece) for (tag, _), piece in zip(self.parts.values(), pieces, strict=True)]
+        for tag, piece in tagged:
+            for peer in session.peers:
+                send_words(session.channel, peer, tag, piece)
+        for tag, piece in tagged:
+            for peer in session.peers:
+                piece += recv_words(session.channel, peer, tag, piece.shape, piece.dtype)
+        return {
+            name: piece.view(np.int64).reshape(a.shape).tolist()
+            for name, a, piece in zip(self.parts, arrays, pieces, strict=True)
+        }
 
 
 def agree(

@@ -370,11 +370,11 @@ class _Training:
         mine: Floats | None = None
         start = 0
         for owner, d in enumerate(problem.dims):
-            opened = reveal_to(from_words(np.ascontiguousarray(u[start : start + d]), U_BITS), owner)
+            opened = reveal_to(from_words(np.ascontiguousarray(u[start : start + d]), U_BITS), owner, tag="glm/weights")
             mine = opened if owner == session.me else mine
             start += d
         if mine is None:
-            raise RemoteProtocolError(session.parties[session.me], "glm/release", "our weights were not opened to us")
+            raise RemoteProtocolError(session.parties[session.me], "glm/weights", "our weights were not opened to us")
         weights, found = problem.block.coefficients(mine)
         intercept: float | Floats | None = None
         if found is not None:

@@ -163,14 +163,16 @@ def _opened(problem: Problem, sizes: Sequence[int], variance: Words, flags: Word
     start = 0
     for owner, size in enumerate(sizes):
         part = slice(start, start + size)
-        shown = reveal_to(from_words(variance[part], bits), owner)
-        doubted = reveal_to(from_words(np.ascontiguousarray(flags[:, part]), 0), owner)
+        shown = reveal_to(from_words(variance[part], bits), owner, tag="inference/variances")
+        doubted = reveal_to(from_words(np.ascontiguousarray(flags[:, part]), 0), owner, tag="inference/flags")
         if owner == problem.session.me and shown is not None and doubted is not None:
             mine = np.vstack([shown, doubted])
         start += size
     if mine is None:
         session = problem.session
-        raise RemoteProtocolError(session.parties[session.me], "inference/open", "our variances were not opened to us")
+        raise RemoteProtocolError(
+            session.parties[session.me], "inference/variances", "our variances were not opened to us"
+        )
     return mine
 
 

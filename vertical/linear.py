@@ -325,10 +325,10 @@ def _released(problem: Problem, found: _Solved, group: Group, label: _Label | No
     """Open the residual variance to all, and each block of weights with its errors to its owner and to nobody else."""
     unit = 2.0 ** group.facts["scale"]
     inference = errors(problem, Linear(), found.curvature, group.sizes, True)
-    variance = float(reveal(from_words(found.variance, VARIANCE_BITS))[0])
+    variance = float(reveal(from_words(found.variance, VARIANCE_BITS), tag="linear/variance")[0])
     mine = np.zeros(0)
     for owner, part in enumerate(problem.parts(found.weights)):
-        opened = reveal_to(from_words(np.ascontiguousarray(part), SOLUTION_BITS), owner)
+        opened = reveal_to(from_words(np.ascontiguousarray(part), SOLUTION_BITS), owner, tag="glm/weights")
         mine = mine if opened is None else opened
     weights, constant = problem.block.coefficients(mine)
     freedom = problem.n - sum(group.dims)

@@ -213,7 +213,7 @@ def means(session: Session, scores: Scores, label: Label, family: str) -> Words:
         return _exp(session, scores, label, 1.0)
     most = 2.0 ** largest_mean(label)
     if scores.bound > most:
-        use = Range(frac_bits=FRAC_BITS, what="a predicted mean", operation="a sum of residuals")
+        use = Range(frac_bits=FRAC_BITS, what="a predicted mean", operation="a sum of residuals", tag="metrics/range")
         guard(session, session.correlations.plan(plan_guard(len(scores))), scores.words, (-most, most), use)
     return scores.words
 
@@ -241,7 +241,7 @@ def _exp(session: Session, scores: Scores, label: Label, factor: float) -> Words
     if reach > -low * math.log(2) - EDGE:
         z = at_least(session, z, math.ceil((low * math.log(2) + EDGE) * 2**bits))
     checked = reach > high * math.log(2) - EDGE
-    domain = Domain(low, high, bits, checked=checked, what="a predicted mean")
+    domain = Domain(low, high, bits, checked=checked, what="a predicted mean", tag="metrics/range")
     return exp(session, session.correlations.plan(plan_exp(n, domain)), z, domain) << np.uint64(FRAC_BITS - bits)
 
 

@@ -329,7 +329,9 @@ def _release(block: Block, u: Words, dims: Sequence[int]) -> Fitted:
     mine = np.zeros((0, u.shape[1]))
     start = 0
     for owner, d in enumerate(dims):
-        opened = reveal_to(from_words(np.ascontiguousarray(u[start : start + d]), WEIGHT_BITS), owner)
+        opened = reveal_to(
+            from_words(np.ascontiguousarray(u[start : start + d]), WEIGHT_BITS), owner, tag="glm/weights"
+        )
         mine = mine if opened is None else opened
         start += d
     weights, intercepts = block.coefficients(mine)

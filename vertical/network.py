@@ -314,5 +314,5 @@ class _Run:
     def _check(
         self, tickets: Sequence[Ticket], values: Sequence[Words], limit: float, frac_bits: int, what: str
     ) -> None:
-        use = Range(frac_bits=frac_bits, what=what, operation="training a network")
+        use = Range(frac_bits=frac_bits, what=what, operation="training a network", tag="network/range")
         guard(self.session, tickets, np.concatenate(values), (-limit, limit), use)

@@ -93,7 +93,9 @@ def inside(problem: Problem, eta: Words, limit: float) -> bool:
     problem.session.correlations.settle()  # scores of wrong randomness would leave the range and blame the data
     tickets = problem.session.correlations.plan(plan_guard(eta.size))
     try:
-        guard(problem.session, tickets, eta, (-limit, limit), Range(frac_bits=ETA_BITS, what="scores"))
+        guard(
+            problem.session, tickets, eta, (-limit, limit), Range(frac_bits=ETA_BITS, what="scores", tag="glm/outside")
+        )
     except OutOfRange:
         return False
     return True
@@ -152,7 +154,7 @@ def curvature(problem: Problem, family: Family, g: Words, eta: Words) -> tuple[C
         distance -= phi * np.uint64(max(1, round(allowed * 2.0**-family.dispersion_bits)))
     elif session.me == 0:
         distance -= np.uint64(max(1, round(allowed)))
-    settled = bool(reveal_negative(session, deciding[1:], distance)[0])
+    settled = bool(reveal_negative(session, deciding[1:], distance, "glm/settled")[0])
     return Curvature(scale, X, coarser, step, phi), settled
 
 
@@ -165,7 +167,7 @@ def _check(session: Session, tickets: Sequence[Ticket], A: Words, family: Family
     entries = truncate(session, A.reshape(-1), tickets[0])
     total = np.array([square(session, tickets[1], entries).sum()], dtype=np.uint64)
     try:
-        guard(session, tickets[2:], total, (0, 1), Range(frac_bits=2 * CHECK_BITS, what="a Hessian"))
+        guard(session, tickets[2:], total, (0, 1), Range(frac_bits=2 * CHECK_BITS, what="a Hessian", tag="glm/hessian"))
     except OutOfRange as exc:
         raise LocalProtocolError(family.too_wide) from exc
 

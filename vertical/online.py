@@ -117,12 +117,12 @@ class Online:
         self.asked += 1
         share, output = self._words[row : row + 1], self._output
         if output.kind == "probability":
-            opened = open_to(self._session, share, output.recipients)
+            opened = open_to(self._session, share, output.recipients, output.tag)
             return None if opened is None else float(mean_of(output.link, decode(opened, self._frac_bits))[0])
         if len(self._tickets) <= AHEAD // 2:
             self._refill()  # the dealer works on it meanwhile
         reached = reached_planned(self._session, self._tickets.popleft(), share, self._cuts)
-        number = open_to(self._session, reached.astype(np.uint16), output.recipients)
+        number = open_to(self._session, reached.astype(np.uint16), output.recipients, output.tag)
         if number is None:
             return None
         return output.value(int(number[0]))

@@ -65,16 +65,20 @@ def evaluate_means(
     opening, (bins, _) = Opening(), places(n, settings)
     if settings.wants("gains", "calibration"):
         ranking = rank(session, scores, np.column_stack([label.words, predicted]))
-        wanted = slice(0, 2 if settings.wants("calibration") else 1)
-        opening.add("bins", ranking.first(bins)[:, wanted])
+        opening.add("bins", ranking.first(bins)[:, 0], "metrics/bins")
+        if settings.wants("calibration"):
+            opening.add("predicted", ranking.first(bins)[:, 1], "metrics/predicted")
     bits = _losses(session, opening, measured, label, predicted, settings) if settings.wants("loss") else 0
     opened = opening.open(session)
     out: dict[str, Any] = {"family": family, "rows": n}
-    sums = [[math.ldexp(value, label.exponent - FRAC_BITS) for value in row] for row in opened.get("bins", [])]
+    outcomes, predictions = (
+        [math.ldexp(value, label.exponent - FRAC_BITS) for value in opened.get(name, [])]
+        for name in ("bins", "predicted")
+    )
     if settings.wants("gains"):
-        out["gains"] = gains_table(n, bins, [row[0] for row in sums])
+        out["gains"] = gains_table(n, bins, outcomes)
     if settings.wants("calibration"):
-        out["calibration"] = calibration_table(bins, [row[0] for row in sums], [row[1] for row in sums])
+        out["calibration"] = calibration_table(bins, outcomes, predictions)
     if settings.wants("loss"):
         out["loss"] = _loss_table(n, opened, bits, label.exponent)
     return out
@@ -86,12 +90,18 @@ def _losses(
     """Put in what losses are computed from; returns the bits of squares."""
     family, power = settings.family, settings.power
     absolute, squares, bits = residuals(session, label, predicted, _room(scores, label, family))
-    opening.add("absolute", absolute)
-    opening.add("squares", np.concatenate([squares, label.known(lambda y: float(((y - y.mean()) ** 2).sum()), bits)]))
-    opening.add("sums", np.stack([label.words.sum(dtype=np.uint64), predicted.sum(dtype=np.uint64)]))
+    opening.add("absolute", absolute, "metrics/loss")
+    opening.add(
+        "squares",
+        np.concatenate([squares, label.known(lambda y: float(((y - y.mean()) ** 2).sum()), bits)]),
+        "metrics/loss",
+    )
+    opening.add("sums", np.stack([label.words.sum(dtype=np.uint64), predicted.sum(dtype=np.uint64)]), "metrics/loss")
     if family != "linear":
         constant = label.known(lambda y: constant_deviance(y, family, power), TERM_BITS)
-        opening.add("deviance", np.concatenate([deviance(session, scores, label, family, power), constant]))
+        opening.add(
+            "deviance", np.concatenate([deviance(session, scores, label, family, power), constant]), "metrics/loss"
+        )
     return bits
 
 

@@ -214,7 +214,7 @@ def have_converged(problem: Problem, family: Family, middle: Words, u: Words) ->
         # squared weights are the curvature times squared scores
         allowed = family.curvature * (STILL * family.information(problem.rows)) ** 2
         excess -= np.uint64(max(1, round(allowed * 2.0 ** (2 * MOVED_BITS))))
-    return bool(reveal_negative(session, tickets[2:], excess)[0])
+    return bool(reveal_negative(session, tickets[2:], excess, "glm/settled")[0])
 
 
 def _one_pass(

@@ -47,6 +47,14 @@ AT_ONCE = 16
 """More cut points than this are compared in two steps."""
 MAX_CUTS = 1000
 ROWS_AT_ONCE = 1 << 16
+TAGS = {
+    "decision": "score/decision",
+    "class": "score/class",
+    "decile": "score/decile",
+    "rounded": "score/rounded",
+    "probability": "score/probability",
+}
+"""Of the messages that open a prediction, by what is told of it."""
 DIGITS = 12
 """Decimal digits of a rounded mean, so that 0.07 is not 0.07000000000000001."""
 
@@ -125,6 +133,11 @@ class Output:
         return cls("rounded", tuple(recipients), link, cuts, ends[0], step)
 
     @property
+    def tag(self) -> str:
+        """Of the messages that open it: what a Reveal names."""
+        return TAGS["class" if self.kind == "decision" and self.link == "softmax" else self.kind]
+
+    @property
     def tells_scores(self) -> bool:
         """Whether it tells so much of the score that equations could be solved with it, exactly or nearly."""
         return self.kind in ("probability", "rounded") or (self.kind == "decile" and len(self.cuts) > DECILES)
@@ -188,7 +201,7 @@ def predict(session: Session, scores: Scores, output: Output, columns: int) -> W
     if output.tells_scores:
         refuse_solvable(counts, output.recipients, classes)
     if output.kind == "probability":
-        opened = open_to(session, fresh(session, scores.words, scores.frac_bits), output.recipients)
+        opened = open_to(session, fresh(session, scores.words, scores.frac_bits), output.recipients, output.tag)
         return None if opened is None else mean_of(output.link, decode(opened, scores.frac_bits))
     if output.link == "softmax":
         tickets = session.correlations.plan(plan_argmax(len(scores), classes))
@@ -196,7 +209,8 @@ def predict(session: Session, scores: Scores, output: Output, columns: int) -> W
     else:
         reached = count_reached(session, scores.words, output.words(scores.frac_bits))
     narrow = np.uint8 if max(len(output.cuts), classes) < 256 else np.uint16
-    number = open_to(session, reached.astype(narrow), output.recipients)  # the low bits of shares are shares of them
+    # the low bits of shares are shares of them
+    number = open_to(session, reached.astype(narrow), output.recipients, output.tag)
     if number is None or output.kind != "rounded":
         return number
     return np.round(output.low + output.step * number.astype(np.float64), DIGITS)
@@ -237,10 +251,10 @@ def fresh(session: Session, words: Words, frac_bits: int) -> Words:
     return np.asarray(words + to_words(share_from(0, nothing, words.shape, frac_bits)))
 
 
-def open_to(session: Session, share: Words, recipients: Sequence[int]) -> Words | None:
+def open_to(session: Session, share: Words, recipients: Sequence[int], tag: str) -> Words | None:
     """Open a vector to some of the owners, once the randomness behind it has been found right.
 
-    share: uniform words of any width but for their sum.
+    share: uniform words of any width but for their sum.  tag: what the opening is called, as `Output.tag`.
 
     Reveals: to the recipients, the values.
     Cost: 1 round; the words' bytes to every recipient from every other owner; and what `Source.settle` has left to do.
@@ -250,12 +264,12 @@ def open_to(session: Session, share: Words, recipients: Sequence[int]) -> Words 
     session.correlations.settle()
     for recipient in recipients:
         if recipient != session.me:
-            send_words(session.channel, session.parties[recipient], "score/open", share)
+            send_words(session.channel, session.parties[recipient], tag, share)
     if session.me not in recipients:
         return None
     total = share.copy()
     for peer in session.peers:
-        total += recv_words(session.channel, peer, "score/open", share.shape, share.dtype)
+        total += recv_words(session.channel, peer, tag, share.shape, share.dtype)
     return total
 
 

@@ -126,5 +126,5 @@ def _small(session: Session, rows: Words, positives: Words, minimum: int) -> lis
     if session.me == 0:
         counts -= np.uint64(minimum)
     tickets = session.correlations.plan(plan_reveal_negative(counts.size))
-    few = reveal_negative(session, tickets, counts)
+    few = reveal_negative(session, tickets, counts, "segments/few")
     return [bool(few[0, i] or few[1, i]) for i in range(few.shape[1])]

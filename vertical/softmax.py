@@ -115,7 +115,7 @@ class Softmax:
         Security: as `mpc.functions.guard`.
         Source: as `mpc.functions.guard`.
         """
-        use = Range(frac_bits=SCORE_BITS, what="a score", operation="a softmax")
+        use = Range(frac_bits=SCORE_BITS, what="a score", operation="a softmax", tag="glm/outside")
         try:
             guard(session, tickets, scores, self.range, use)
         except OutOfRange:

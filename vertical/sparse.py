@@ -232,7 +232,7 @@ class _Run:
             w = truncate(session, w, lower[0])
         H = weighted_gram(session, gram, problem.inputs, w)
         A = truncate(session, H.reshape(-1), down).reshape(D, D)
-        use = Range(frac_bits=MATRIX_BITS, what="the Hessian", operation="a sparse model")
+        use = Range(frac_bits=MATRIX_BITS, what="the Hessian", operation="a sparse model", tag="glm/hessian")
         guard(session, trace, np.trace(A).reshape(1), (0.0, 0.5), use)
         moved = truncate(session, multiply(session, times, A, u), image)
         return A, moved - truncate(session, g, steep)
@@ -287,7 +287,7 @@ class _Run:
         family: Family | None = self.family
         while family is not None:
             limit = family.limit
-            use = Range(frac_bits=ETA_BITS, what="a score", operation="a sparse model")
+            use = Range(frac_bits=ETA_BITS, what="a score", operation="a sparse model", tag="glm/outside")
             try:
                 guard(session, session.correlations.plan(plan_guard(len(eta))), eta, (-limit, limit), use)
             except OutOfRange:
@@ -302,7 +302,7 @@ def _released(run: _Run, u: Words) -> Fitted:
     problem, family = run.problem, run.family
     mine: Floats = np.zeros(0)
     for owner, part in enumerate(problem.parts(u)):
-        opened = reveal_to(from_words(np.ascontiguousarray(part), U_BITS), owner)
+        opened = reveal_to(from_words(np.ascontiguousarray(part), U_BITS), owner, tag="sparse/weights")
         mine = mine if opened is None else opened
     weights, constant = problem.block.coefficients(mine)
     unit = 2.0**family.scale if isinstance(family, Linear) else 1.0

@@ -215,7 +215,7 @@ def score_bands(session: Session, scores: Scores, cuts: Sequence[float], minimum
     least = np.uint64(minimum if session.me == 0 else 0)
     few = any_negative(session, session.correlations.plan(plan_any_negative(len(counts))), counts - least)
     session.correlations.settle()
-    if open_any(session, few)[0]:
+    if open_any(session, few, "stability/few")[0]:
         raise Refused(f"a band of the score has fewer than {minimum} rows")
     return session.open_words("stability/counts", counts).view(np.int64)
 
@@ -248,7 +248,7 @@ def quantiles(
         short = _below(session, scores.words, middle) - wanted
         tickets = session.correlations.plan(plan_reveal_negative(k))
         session.correlations.settle()
-        fewer = reveal_negative(session, tickets, short).tolist()
+        fewer = reveal_negative(session, tickets, short, "stability/quantiles").tolist()
         low = [m if less else a for less, a, m in zip(fewer, low, middle, strict=True)]
         high = [b if less else m for less, b, m in zip(fewer, high, middle, strict=True)]
     return [each * 2.0**-scores.frac_bits for each in high]

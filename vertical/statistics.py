@@ -309,7 +309,11 @@ def _label(group: _Group, own: _Own, shared: Words) -> Floats | None:
     for owner in range(len(group.ranks)):
         if owner == group.active:
             continue
-        part = reveal_to(from_words(np.ascontiguousarray(shared[cut[owner] : cut[owner + 1]]), SHOWN_BITS), owner)
+        part = reveal_to(
+            from_words(np.ascontiguousarray(shared[cut[owner] : cut[owner + 1]]), SHOWN_BITS),
+            owner,
+            tag="statistics/label",
+        )
         mine = mine if part is None else own.back.T @ part
     return mine
 
@@ -330,7 +334,7 @@ def _cross(
     found = {}
     for (a, b), words in zip(blocks, truncate_many(session, plan.left_cut, multiply_many(session, left)), strict=True):
         for owner, other in ((a, b), (b, a)):
-            shown = reveal_to(from_words(words, SHOWN_BITS), owner)
+            shown = reveal_to(from_words(words, SHOWN_BITS), owner, tag="statistics/cross")
             if shown is not None:
                 found[other] = np.clip(shown if owner == a else shown.T, -1.0, 1.0)
     return found
@@ -351,7 +355,7 @@ def _inflation(session: Session, group: _Group, own: _Own, plan: _Plan, A: Words
     mine = np.empty(0)
     for owner in range(len(group.ranks)):
         part = slice(ends[owner], ends[owner + 1])
-        shown = reveal_to(from_words(np.ascontiguousarray(form[part]), FORM_BITS), owner)
+        shown = reveal_to(from_words(np.ascontiguousarray(form[part]), FORM_BITS), owner, tag="statistics/vif")
         mine = mine if shown is None else shown
     factors: Floats = np.maximum(mine * lengths**2 * 2.0**-group.spread, 1.0)
     factors[mine == 0] = np.nan

@@ -209,7 +209,7 @@ class Choice:
             self.session.correlations.settle()
             tolerance = self.sweep.state[column, column : column + 1]
             least = round(TOLERANCE * 2**STATE_BITS)
-            if reveal_less_than(self.session, tickets, tolerance, (least,))[0, 0]:
+            if reveal_less_than(self.session, tickets, tolerance, (least,), "stepwise/aside")[0, 0]:
                 self._note("aside", column)
                 continue
             self._enter(column, self.sweep.gains([column])[1])

@@ -36,8 +36,8 @@ WEIGHT_BITS = 18
 """Fractional bits of a Fisher weight, at most a quarter; sums of products of MAX_ROWS rows stay below 2^62."""
 MAX_ROWS = 1 << 24
 BETA_BITS = 20
-INTERCEPT = Domain(low=-12, high=2, frac_bits=STATE_BITS, what="the weight of all rows")
-VARIANCE = Domain(low=-14, high=2, frac_bits=STATE_BITS, what="the weighted variance of a column")
+INTERCEPT = Domain(low=-12, high=2, frac_bits=STATE_BITS, what="the weight of all rows", tag="stepwise/range")
+VARIANCE = Domain(low=-14, high=2, frac_bits=STATE_BITS, what="the weighted variance of a column", tag="stepwise/range")
 FIRST = 1 << 20
 """Number of the first masked matrix; training in the same session uses lower ones."""
 

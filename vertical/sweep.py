@@ -125,7 +125,9 @@ class Sweep:
             least = least + np.uint64(round(amount * 2.0**bits))
         tickets = session.correlations.plan(plan_reveal_negative(1))
         session.correlations.settle()
-        return bool(reveal_negative(session, tickets, (gain << np.uint64(bits - GAIN_BITS)) - least)[0])
+        return bool(
+            reveal_negative(session, tickets, (gain << np.uint64(bits - GAIN_BITS)) - least, "stepwise/gain")[0]
+        )
 
     def turned(self, column: int, inverse: Words) -> Sweep:
         """The state after a column outside was taken in, or one inside left out.
@@ -170,7 +172,7 @@ class Sweep:
             room += np.uint64(_word(1 / TOLERANCE))
         above = any_negative(session, tickets, room)
         session.correlations.settle()
-        return bool(open_any(session, above)[0])
+        return bool(open_any(session, above, "stepwise/inflated")[0])
 
 
 def inverse_of(session: Session, x: Words, domain: Domain) -> Words:

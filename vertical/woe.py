@@ -182,7 +182,7 @@ def evidence(
     if y is not None:
         cells = own_cells(codes, y.astype(np.float64), width, settings.floor)
     if cells is None:
-        raise RemoteProtocolError(session.peers[0], "woe/open", "our positives were not opened to us")
+        raise RemoteProtocolError(session.peers[0], "woe/bins", "our positives were not opened to us")
     tree = Shape(len(starts), width)
     columns = tuple(
         _column(bins, start, _leaves(cells, tree, i), (len(binned), positives), settings.merge)

@@ -264,6 +264,6 @@ def _opened(shapes: Sequence[Shape], active: int, counts: Words, left: Words) ->
         if owner == active:
             continue
         scaled = left[part] << np.uint64(COUNT_BITS)
-        shown = reveal_to(from_words(np.concatenate([scaled, counts[part]]), COUNT_BITS), owner)
+        shown = reveal_to(from_words(np.concatenate([scaled, counts[part]]), COUNT_BITS), owner, tag="woe/bins")
         mine = mine if shown is None else np.rint(shown)
     return mine

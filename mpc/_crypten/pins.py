@@ -1,5 +1,15 @@
 """SHA-256 of the source of everything in CrypTen 0.4.1 that `mpc.engine` replaces, as inspect.getsource returns it."""
 
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+VERSION = "0.4.1"
+
 _BY_MODULE = {
     "crypten.common.functions.approximations": {
         "cos": "9d1bf00c777dbe89cee62ecb3faac3ad051dcddd954078c5f777e3c24e74d9a4",
@@ -157,3 +167,28 @@ _BY_MODULE = {
 }
 
 PINS: dict[str, str] = {f"{module}:{name}": pin for module, pins in _BY_MODULE.items() for name, pin in pins.items()}
+
+
+def locate(path: str) -> tuple[Any, str]:
+    """Who has the function "module:Class.function", and its name there.  Raises: AttributeError, ImportError."""
+    module, _, dotted = path.partition(":")
+    *owners, name = dotted.split(".")
+    owner: Any = importlib.import_module(module)
+    for part in owners:
+        owner = getattr(owner, part)
+    return owner, name
+
+
+def check_pins(pins: Mapping[str, str]) -> None:
+    """Compare the source of functions ("module:Class.function") with SHA-256 hashes of it.
+
+    Raises: ImportError naming the first that differs or is missing.
+    """
+    for path, pinned in pins.items():
+        try:
+            owner, name = locate(path)
+            source = inspect.getsource(inspect.unwrap(getattr(owner, name)))
+        except (AttributeError, ImportError, OSError, TypeError) as exc:
+            raise ImportError(f"CrypTen {VERSION} should have '{path}', and this one does not") from exc
+        if hashlib.sha256(source.encode()).hexdigest() != pinned:
+            raise ImportError(f"'{path}' is not the function of CrypTen {VERSION} that mpc.engine replaces")

@@ -192,21 +192,28 @@ class SessionCommunicator:
         """Our name."""
         return self._session.parties[self._session.me]
 
-    def all_reduce(self, input: Any, op: Any = SUM, batched: bool = False) -> Any:  # noqa: A002
+    def all_reduce(self, input: Any, op: Any = SUM, batched: bool = False, tag: str = "crypten/open") -> Any:  # noqa: A002
         """Open one tensor, or with `batched` a list of them, in one round; everybody gets new tensors."""
         flat, shapes = _flatten(input, batched)
-        total = self._combine(op, flat, self._session.exchange("crypten/open", flat))
+        total = self._combine(op, flat, self._session.exchange(tag, flat))
         return _unflatten(total, shapes, batched)
 
-    def reduce(self, input: Any, dst: int, op: Any = SUM, batched: bool = False) -> Any:  # noqa: A002
+    def reduce(
+        self,
+        input: Any,  # noqa: A002
+        dst: int,
+        op: Any = SUM,
+        batched: bool = False,
+        tag: str = "crypten/open-to",
+    ) -> Any:
         """As `all_reduce`, but only party `dst` gets the result; the others get None."""
         flat, shapes = _flatten(input, batched)
         name = self._party(dst)
         if self._session.me != dst:
             self._combine(op, flat, [])
-            send_words(self._session.channel, name, "crypten/open-to", flat)
+            send_words(self._session.channel, name, tag, flat)
             return None
-        others = [self._recv(peer, "crypten/open-to", flat.shape) for peer in self._session.peers]
+        others = [self._recv(peer, tag, flat.shape) for peer in self._session.peers]
         return _unflatten(self._combine(op, flat, others), shapes, batched)
 
     def gather(self, tensor: torch.Tensor, dst: int) -> list[torch.Tensor | None]:

@@ -43,11 +43,11 @@ def _masks(outputs: Words, key: bytes, k: int) -> Words:
     return np.concatenate(parts, axis=1)
 
 
-def send_hint(channel: Channel, peer: str, points: Words, outputs: Words, values: Words) -> None:
+def send_hint(channel: Channel, peer: str, points: Words, outputs: Words, values: Words, tag: str = _HINT) -> None:
     """Program the receiver's function: at each of our points it gets that point's values.
 
     points: (m, 2), distinct and ascending.  outputs: (m, 4), the function's own values there.  values: (m, k) words, k > 0,
-    random to the receiver where it does not know the point.
+    random to the receiver where it does not know the point.  tag: of the hint, for a Reveal to name if values tell anything.
 
     Reveals: m; at points of its own, the receiver learns our values.
     Cost: one message that waits for nothing, of 32 + 8 k c bytes with c = 1.1 m + 224 columns rounded up to a multiple of 128.
@@ -67,21 +67,23 @@ def send_hint(channel: Channel, peer: str, points: Words, outputs: Words, values
         raise LocalProtocolError(f"the identifiers could not be encoded in {ATTEMPTS} attempts")
     channel.send(peer, _KEY, Kind.BYTES, key)
     for at in range(0, n_columns, CHUNK_COLUMNS):
-        send_words(channel, peer, _HINT, hint[at : at + CHUNK_COLUMNS])
+        send_words(channel, peer, tag, hint[at : at + CHUNK_COLUMNS])
 
 
-def recv_hint(channel: Channel, peer: str, points: Words, outputs: Words, sizes: tuple[int, int]) -> Words:
+def recv_hint(
+    channel: Channel, peer: str, points: Words, outputs: Words, sizes: tuple[int, int], tag: str = _HINT
+) -> Words:
     """(n, k): what the sender programmed at those of our points that it programmed, random words elsewhere.
 
     points: (n, 2), ascending.  outputs: (n, 4), the function's values there.  sizes: m, how many points the sender programs,
-    and k.  Cost and security as `send_hint`.  Raises: RemoteProtocolError for what is malformed.
+    and k.  tag, cost and security as `send_hint`.  Raises: RemoteProtocolError for what is malformed.
     """
     n_columns, k = okvs.columns(sizes[0]), sizes[1]
     key = bytes(channel.recv(peer, _KEY, Kind.BYTES, exact=KEY_BYTES))
     hint = np.empty((n_columns, k), dtype=np.uint64)
     for at in range(0, n_columns, CHUNK_COLUMNS):
         part = min(CHUNK_COLUMNS, n_columns - at)
-        hint[at : at + part] = recv_words(channel, peer, _HINT, (part, k), np.uint64)
+        hint[at : at + part] = recv_words(channel, peer, tag, (part, k), np.uint64)
     rows = expand(points, bound_key("hint", key), n_columns)
     result: Words = okvs.decode(hint, rows.start, rows.band) ^ _masks(outputs, key, k)
     return result

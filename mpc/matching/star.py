@@ -41,7 +41,7 @@ CHUNK_COLUMNS = 1 << 16
 """Of an answer in a message, half a mebibyte: nobody is silent for long."""
 
 _PARTS, _SIZE, _CONFIRM = "star/parts", "star/size", "star/confirm"
-_HINT, _VERDICT, _AGREED = "matching/hint", "star/verdict", "star/agreed"
+_HINT, _VERDICT, _AGREED = "star/hint", "star/verdict", "star/agreed"
 _ANSWER_KEY, _ANSWER = "star/answer-key", "star/answer"
 _STOP, _OK = 0, 1
 
@@ -276,7 +276,7 @@ def _lead(run: _Run, own: Identifiers) -> Rows:
 
 def _values(run: _Run, own: Identifiers, spoke: str, outputs: Words, sentinel: int) -> Words:
     """(n + 1,): one spoke's shares at those of our points that it has, random words elsewhere."""
-    values = recv_hint(run.channel, spoke, own.words, outputs, (run.sizes[spoke] + 1, 1))[:, 0]
+    values = recv_hint(run.channel, spoke, own.words, outputs, (run.sizes[spoke] + 1, 1), _HINT)[:, 0]
     if values[sentinel]:
         raise RemoteProtocolError(spoke, _HINT, "no answer to the identifier that all owners have")
     run.report(len(own.words) - 1)
@@ -314,7 +314,7 @@ def _follow(run: _Run, own: Identifiers) -> Rows:
     function = sender.serve(run.sizes[run.leader] + 1)
     outputs = function.evaluate(own.words)
     del function  # a large part of the memory that a run needs
-    send_hint(run.channel, run.leader, own.words, outputs, shares)
+    send_hint(run.channel, run.leader, own.words, outputs, shares, _HINT)
     del outputs, shares
     run.report(len(own.words) - 1)
     marks = run.hashed(own.words, "mark", 1)[:, 0]

@@ -10,20 +10,23 @@ REVEALS: tuple[Reveal, ...] = (
         "owners",
         "how many distinct valid identifiers the first owner brought; the first owner: how many each other one did",
         "size",
+        ("star/size",),
     ),
-    Reveal("star.minima", "first", "the fewest matches that each other one accepts", "exact"),
+    Reveal("star.minima", "first", "the fewest matches that each other one accepts", "exact", ("star/size",)),
     Reveal(
         "star.early-rows",
         "first",
         "in its process: which of its own rows all the others have too, before anybody found the matches "
         "to be enough; if they are not, the software stops without putting this out",
         "exact",
+        ("star/hint",),
     ),
     Reveal(
         "star.rows",
         "owners",
         "which of its own rows all the others have too, once the matches were found to be enough for every owner",
         "exact",
+        ("star/answer", "star/verdict", "star/agreed"),
     ),
     Reveal(
         "star.together",

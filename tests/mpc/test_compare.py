@@ -314,7 +314,7 @@ def test_cryptens_comparisons_are_these():
         np.testing.assert_array_equal(zero, x == 0)
         np.testing.assert_array_equal(other, x != 0)
     tags = [m.tag for m in run.transcript if (m.sender, m.receiver) == ("b", "a")]
-    each = [TAGS[0], TAGS[1], TAGS[1], TAGS[2], "crypten/open"]
+    each = [TAGS[0], TAGS[1], TAGS[1], TAGS[2], "crypten/result"]
     assert [tag for tag in tags if tag != "crypten/next-key"] == each * 3
 
 

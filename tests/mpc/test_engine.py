@@ -240,7 +240,7 @@ def test_reveal_to_one_party_only():
     np.testing.assert_allclose(c0, X, rtol=0, atol=ULP)
     np.testing.assert_array_equal(a1, c0)
     assert (a0, b, c1) == (None, (None, None), None)
-    opened = [(m.sender, m.receiver, m.size) for m in run.transcript if m.tag == "crypten/open-to"]
+    opened = [(m.sender, m.receiver, m.size) for m in run.transcript if m.tag == "crypten/result-to"]
     assert sorted(opened) == sorted((s, r, 8 * X.size) for r in "ca" for s in "abc" if s != r)
 
 
@@ -257,7 +257,7 @@ def test_operations_cost_what_their_docstrings_say():
     assert sent == [
         ("products/open", 16 * n),
         ("truncation/open", 8 * n),
-        ("crypten/open", 8 * n),
+        ("crypten/result", 8 * n),
         ("products/open", product),
         ("truncation/open", 8 * 6 * 3),
         ("products/square", 8 * square),

@@ -96,7 +96,7 @@ def test_everything_on_a_real_join(mode) -> None:
     whole = np.column_stack([np.ones(33, dtype=np.int64), signed])
     np.testing.assert_array_equal(together([r[3] for r in results(run)]).view(np.int64), whole.T @ whole)
     if mode == "dealer":
-        assert _opened(run) == ["measure/minimum", *["measure/open"] * 4]
+        assert _opened(run) == ["measure/minimum", "measure/few", "measure/rounded", "measure/sums", "measure/count"]
 
 
 @settings(max_examples=20, deadline=None)
@@ -126,12 +126,12 @@ def test_too_few_matches_are_refused_by_both_before_anything_else_is_opened(matc
     run = play(made(matches, 50), body, every=True)
     if goes_on:
         assert [run["a"], run["b"]] == [matches] * 2
-        assert _opened(run) == ["measure/minimum", "measure/open", "measure/open"]
+        assert _opened(run) == ["measure/minimum", "measure/few", "measure/count"]
         return
     assert {type(run.errors[party]) for party in "ab"} == {Refused}
     says = {p: f"fewer matches with {q} than the agreed minimum of {minimum}" for p, q in ("ab", "ba")}
     assert {p: str(run.errors[p]) for p in "ab"} == says
-    assert _opened(run) == ["measure/minimum", "measure/open"]
+    assert _opened(run) == ["measure/minimum", "measure/few"]
 
 
 def test_an_owner_with_another_minimum_learns_nothing() -> None:
@@ -159,19 +159,19 @@ def test_the_gate_is_about_the_number_with_the_noise_that_is_then_told(monkeypat
     assert goes_on == (20 + sum(noise) >= 15)
     if goes_on:
         assert results(run) == [20 + sum(noise)] * 2
-        assert _opened(run) == ["measure/minimum", "measure/open", "measure/open"]
+        assert _opened(run) == ["measure/minimum", "measure/few", "measure/count"]
     else:
         assert {type(run.errors[p]) for p in "ab"} == {Refused}
-        assert _opened(run) == ["measure/minimum", "measure/open"]
+        assert _opened(run) == ["measure/minimum", "measure/few"]
     assert next(drawn, None) is None
 
 
 def test_the_gate_opens_one_bit() -> None:
     run = play(made(10, 50), lambda s, j: gated(s, total(j), 4))
-    sent = [np.frombuffer(m.body, np.uint64) for m in run.transcript if m.tag == "measure/open"]
+    sent = [np.frombuffer(m.body, np.uint64) for m in run.transcript if m.tag == "measure/few"]
     assert sum(sent).tolist() == [0]
     run = play(made(10, 50), lambda s, j: gated(s, total(j), 14), every=True)
-    sent = [np.frombuffer(m.body, np.uint64) for m in run.transcript if m.tag == "measure/open"]
+    sent = [np.frombuffer(m.body, np.uint64) for m in run.transcript if m.tag == "measure/few"]
     assert sum(sent).tolist() == [1]
     assert run.bytes_sent("a", "b") == 300
     assert sum(m.size for m in run.transcript if m.tag == "dealer/correction") == 2696
@@ -205,7 +205,7 @@ def test_the_rounded_count_is_the_nearest_multiple(n, step) -> None:
     digits = measure._digits(of[0], step)
     assert run.bytes_sent("a", "b") == 8 + sum(8 + 280 * d for _, d in digits)
     assert sum(m.size for m in run.transcript if m.tag == "dealer/correction") == sum(1864 + 832 * d for _, d in digits)
-    assert [tag for tag in _opened(run) if tag == "measure/open"] == ["measure/open"]
+    assert [tag for tag in _opened(run) if tag.startswith("measure/")] == ["measure/rounded"]
 
 
 @pytest.mark.parametrize("matches", [0, 2_097_151, 2_097_152, 4_194_304])
@@ -390,7 +390,7 @@ def test_a_dealer_that_lies_is_noticed_before_anything_is_opened() -> None:
     run = between(lambda s: count(s, rows.join(s)), "verified-dealer", tamper=spoil, every=True)
     assert isinstance(run.errors["a"], RemoteProtocolError)
     assert run.errors["a"].party == "dealer"
-    assert "measure/open" not in [m.tag for m in run.transcript]
+    assert "measure/count" not in [m.tag for m in run.transcript]
 
 
 # --- training on the rows that matched
@@ -438,7 +438,7 @@ def test_linear_regression_on_shares_equals_the_one_on_the_true_join() -> None:
             gradient = multiply(s, tickets[2 * i], A, w) - (b << np.uint64(FRAC_BITS))
             w -= truncate(s, gradient, tickets[2 * i + 1])
         s.correlations.settle()
-        return s.open_words("measure/open", w).view(np.int64)[:, 0] / 2**FRAC_BITS
+        return s.open_words("measure/sums", w).view(np.int64)[:, 0] / 2**FRAC_BITS
 
     run = between(body)
     A, b = Z.T @ Z / EVERY + RIDGE * np.eye(d), Z.T @ y / EVERY
@@ -451,7 +451,7 @@ def test_linear_regression_on_shares_equals_the_one_on_the_true_join() -> None:
     assert tolerance < 3e-4
     for w in results(run):
         assert np.abs(w - exact).max() < tolerance
-    assert _opened(run) == ["measure/open"]
+    assert _opened(run) == ["measure/sums"]
 
 
 def test_logistic_regression_in_the_engine_equals_scikit_learns_on_the_true_join() -> None:

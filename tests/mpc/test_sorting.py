@@ -164,11 +164,9 @@ def test_what_the_protocol_opens_has_the_same_shape_for_the_same_order(monkeypat
         counter = itertools.count()
         monkeypatch.setattr("mpc.dealer.fresh_key", lambda c=counter: hashlib.sha256(b"k%d" % next(c)).digest())
         run, _, _ = ran(2, key[:, None], lambda session, share: sort(session, share, 20))
-        bits = [
-            np.frombuffer(x.body, np.uint64) for x in run.transcript if (x.sender, x.tag) == ("a", "compare/reveal")
-        ]
+        bits = [np.frombuffer(x.body, np.uint64) for x in run.transcript if (x.sender, x.tag) == ("a", "sorting/order")]
         other = [
-            np.frombuffer(x.body, np.uint64) for x in run.transcript if (x.sender, x.tag) == ("b", "compare/reveal")
+            np.frombuffer(x.body, np.uint64) for x in run.transcript if (x.sender, x.tag) == ("b", "sorting/order")
         ]
         shapes.append((run.shape(), [(x ^ y).tolist() for x, y in zip(bits, other)]))
     assert shapes[0] == shapes[1] == shapes[2]
@@ -179,10 +177,10 @@ def test_the_cost_is_the_stated_one(n_parties, monkeypatch):
     n, m, calls = 400, 2, []
     opened = sorting.reveal_negative
 
-    def counted(session, tickets, share):
+    def counted(session, tickets, share, tag):
         if session.me == 0:
             calls.append(share.size)
-        return opened(session, tickets, share)
+        return opened(session, tickets, share, tag)
 
     monkeypatch.setattr(sorting, "reveal_negative", counted)
     table = np.random.default_rng(4).integers(-9, 9, (n, m))
@@ -207,7 +205,7 @@ def test_long_levels_are_compared_in_several_calls(monkeypatch):
 @pytest.mark.parametrize("value", [0, 2**40, -(2**40)])
 def test_all_that_is_sent_but_the_outcomes_is_uniform(value, known_keys):  # noqa: F811
     run, _, _ = ran(2, np.full((1500, 1), value), lambda session, share: sort(session, share, 42))
-    for tag in ("shuffle/mask", "compare/mask", "compare/join", "compare/reveal"):
+    for tag in ("shuffle/mask", "compare/mask", "compare/join", "sorting/order"):
         from_a, from_b = (
             np.concatenate([np.frombuffer(m.body, np.uint64) for m in run.transcript if (m.sender, m.tag) == (s, tag)])
             for s in "ab"

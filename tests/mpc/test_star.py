@@ -458,18 +458,18 @@ def test_what_a_peer_gets_wrong_is_named(tag, sender, receiver, body, why) -> No
     assert receiver not in run.results
 
 
-@pytest.mark.parametrize("tag", ["matching/hint-key", "matching/hint"])
+@pytest.mark.parametrize("tag", ["matching/hint-key", "star/hint"])
 @pytest.mark.parametrize("spoke", ["b", "c"])
 def test_a_spoke_that_does_not_understand_the_leader_is_named(tag: str, spoke: str) -> None:
     run = _fault(tag, lambda m: replace(m, body=bytes(m.size)), spoke)
-    assert _blame(run, "a") == (spoke, "matching/hint", "no answer to the identifier that all owners have")
+    assert _blame(run, "a") == (spoke, "star/hint", "no answer to the identifier that all owners have")
     assert not run.results
 
 
 @pytest.mark.parametrize("tag", ["matching/trees", "matching/masked"])
 def test_a_function_that_differs_at_its_ends_is_noticed(tag: str) -> None:
     run = _fault(tag, lambda m: replace(m, body=bytes(m.size)), "a", "c")
-    assert _blame(run, "a") == ("c", "matching/hint", "no answer to the identifier that all owners have")
+    assert _blame(run, "a") == ("c", "star/hint", "no answer to the identifier that all owners have")
     assert not run.results
 
 
@@ -488,7 +488,7 @@ STEPS = [
     *(("a", "b", tag) for tag in ("matching/attempt", "matching/masked", "star/verdict", "star/answer-key")),
     *(("a", "b", tag) for tag in ("star/answer", "star/agreed")),
     *(("c", "a", tag) for tag in ("star/parts", "star/size", "star/confirm", "matching/points")),
-    *(("c", "a", tag) for tag in ("matching/hint-key", "matching/hint", "star/agreed")),
+    *(("c", "a", tag) for tag in ("matching/hint-key", "star/hint", "star/agreed")),
     *(("b", "c", tag) for tag in ("star/parts", "star/confirm", "star/agreed")),
 ]
 
@@ -511,7 +511,7 @@ def test_every_message_is_checked_before_it_is_used(sender, receiver, tag, how) 
     [
         ("a", "c", "star/agreed"),
         ("b", "a", "matching/points"),
-        ("c", "a", "matching/hint"),
+        ("c", "a", "star/hint"),
         ("b", "c", "star/agreed"),
         ("a", "b", "star/agreed"),
     ],
@@ -566,7 +566,7 @@ def test_our_own_confirmation_sent_back_is_noticed() -> None:
 def test_a_part_that_differs_between_owners_is_noticed() -> None:
     run = _fault("star/parts", lambda m: replace(m, body=bytes(64)), "b", "c")
     assert _blame(run, "c")[1:] == ("star/confirm", "other keys than ours: other owners, or another session")
-    assert not any(m.tag.startswith("matching/hint") and m.sender == "c" for m in run.transcript)
+    assert not any(m.tag.startswith("star/hint") and m.sender == "c" for m in run.transcript)
 
 
 def test_another_session_is_noticed_before_anything_depends_on_a_set() -> None:

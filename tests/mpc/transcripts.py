@@ -54,8 +54,8 @@ OPENED = {
 """What everybody opens, and how; what it makes is uniform, as each message is."""
 MESSAGES_ALONE = {
     "compare/any": "opens whether any value is outside, on purpose",
-    "compare/reveal": "opens outcomes, on purpose; that sorting's do not depend on the keys is shown in test_sorting.py",
-    "crypten/open-to": "opens a result to one party, on purpose",
+    "compare/reveal": "opens outcomes, on purpose",
+    "crypten/result-to": "opens a result to one party, on purpose",
     "dealer/correction": "is a share",
     "groups/mask": "is for one receiver, who adds a share of its own",
     "groups/order": "is one party's",

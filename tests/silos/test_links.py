@@ -62,6 +62,18 @@ def test_every_kind_and_size_arrives_unchanged(kind: Kind, size: int) -> None:
             assert got == body
 
 
+def test_what_the_disclosure_does_not_have_for_a_peer_is_not_sent() -> None:
+    told = {"bravo": frozenset({"glm/weights"}), "delta": frozenset({"dealer/request"})}
+    with channels("alfa", "bravo", told=told) as (a, b):
+        a.send("bravo", "glm/weights", Kind.BYTES, b"1")
+        with pytest.raises(LocalProtocolError, match="the job's disclosure has no message 'dealer/request' to bravo"):
+            a.send("bravo", "dealer/request", Kind.BYTES, b"2")
+        with pytest.raises(LocalProtocolError, match="the job's disclosure has no message 'glm/weights' to alfa"):
+            b.send("alfa", "glm/weights", Kind.BYTES, b"3")
+        assert b.recv("alfa", "glm/weights", Kind.BYTES, exact=1) == b"1"
+        assert a.bytes_sent["bravo"] == HEADER.size + len("glm/weights") + 1
+
+
 def test_words_and_json_between_three_parties() -> None:
     with channels(*NAMES) as (a, b, d):
         words = np.arange(12, dtype=np.uint64).reshape(3, 4) << np.uint64(50)

@@ -111,6 +111,6 @@ def test_the_passive_owner_is_sent_four_decimals_and_no_count():
     """Class sizes and pairs are opened to the owner of the label alone."""
     y = np.tile([0.0, 1.0, 1.0], 100)
     run = secure_auc([np.linspace(-4, 4, 300), y], y)
-    last = [m for m in run.transcript if m.tag in ("crypten/open-to", "evaluate/auc")]
-    assert [(m.sender, m.tag) for m in last] == [("platform", "crypten/open-to"), ("lender", "evaluate/auc")]
+    last = [m for m in run.transcript if m.tag in ("evaluate/pairs", "evaluate/auc")]
+    assert [(m.sender, m.tag) for m in last] == [("platform", "evaluate/pairs"), ("lender", "evaluate/auc")]
     assert last[1].size == len('"0.1234"')

@@ -47,7 +47,7 @@ def test_a_probability_is_one_word_from_every_other_owner(owners, recipient):
     assert np.abs(np.array(run.results[NAMES[recipient]]) - sigmoid(Z[rows])).max() < 1e-12
     others = [name for i, name in enumerate(NAMES[:owners]) if i != recipient]
     assert [run.results[name] for name in others] == [4] * (owners - 1)
-    opened = [m for m in run.transcript if m.tag == "score/open"]
+    opened = [m for m in run.transcript if m.tag == "score/probability"]
     assert [(m.receiver, m.size) for m in opened] == [(NAMES[recipient], 8)] * 4 * (owners - 1)
 
 
@@ -89,7 +89,7 @@ def test_answers_do_not_show_which_owner_adds_what():
 
     run = run_owners([owner(i) for i in range(3)])
     assert np.abs(np.array(run.results["lender"]) - sigmoid(3.0)).max() < 1e-12
-    answers = [int.from_bytes(m.body, "little") for m in run.transcript if m.tag == "score/open"]
+    answers = [int.from_bytes(m.body, "little") for m in run.transcript if m.tag == "score/probability"]
     assert len(set(answers)) == 120
     assert np.mean([answer >> 63 for answer in answers]) == pytest.approx(0.5, abs=0.25)
 

@@ -6,7 +6,7 @@ import pytest
 from mpc.errors import LocalProtocolError, Refused, RemoteProtocolError
 from tests.vertical.helpers import NAMES, run_owners
 from vertical import score
-from vertical.score import Output, mean_of, predict, refuse_solvable
+from vertical.score import TAGS, Output, mean_of, predict, refuse_solvable
 from vertical.scores import FRAC_BITS, Scores
 
 BOUND = 1 << 20
@@ -136,7 +136,7 @@ def test_equality_solving_finds_a_row_that_the_rule_forbids_and_not_one_that_it_
 def test_what_travels_is_uniform_but_for_what_is_opened():
     """With one recipient of three, each message is a share: the low bytes are uniform although every decision is 1."""
     _, run = predicted(np.full(4000, 3.0), Output("decision", (0,), cuts=(0.5,)), owners=3)
-    opened = [np.frombuffer(m.body, dtype=np.uint8) for m in run.transcript if m.tag == "score/open"]
+    opened = [np.frombuffer(m.body, dtype=np.uint8) for m in run.transcript if m.tag in TAGS.values()]
     assert [len(body) for body in opened] == [4000, 4000]
     for body in opened:
         counts = np.bincount(body, minlength=256)
@@ -148,7 +148,7 @@ def test_a_probability_does_not_show_which_owner_adds_what():
     output, parts = Output("probability", (0,)), (np.full(4000, 3.0), np.zeros(4000), np.zeros(4000))
     run = run_owners([lambda s, i=i: predict(s, Scores.of_part(parts[i], BOUND, 3), output, 9) for i in range(3)])
     assert np.abs(run.results["lender"] - sigmoid(3.0)).max() < 1e-12
-    opened = [np.frombuffer(m.body, dtype=np.uint64) for m in run.transcript if m.tag == "score/open"]
+    opened = [np.frombuffer(m.body, dtype=np.uint64) for m in run.transcript if m.tag in TAGS.values()]
     assert len(opened) == 2
     for words in opened:
         counts = np.bincount((words >> np.uint64(58)).astype(np.int64), minlength=64)
@@ -169,7 +169,7 @@ def test_the_transcript_is_one_of_public_sizes_and_costs_what_is_stated(output):
         for x in shapes[0].transcript
         if (x.sender, x.receiver) == ("platform", "lender") and x.tag.startswith("compare/")
     )
-    opened = [x.size for x in shapes[0].transcript if x.tag == "score/open"]
+    opened = [x.size for x in shapes[0].transcript if x.tag in TAGS.values()]
     if k == 1:
         assert (sent, opened) == (8 * n + 280 * m, [n])
     elif k:

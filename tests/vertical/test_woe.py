@@ -243,7 +243,7 @@ def test_what_is_opened_is_the_positives_and_nothing_else():
     tables = [columns(900, seed) for seed in (3, 4)]
     y = label(tables, 8, base=-3.0)
     done, _ = run(tables, y, Settings(floor=40, share=0.0, merge="none"))
-    to_owner = [m for m in done.transcript if m.tag == "crypten/open-to"]
+    to_owner = [m for m in done.transcript if m.tag == "woe/bins"]
     assert {(m.sender, m.receiver) for m in to_owner} == {("lender", "platform")}
     assert sum(m.size for m in to_owner) == 16 * 3 * 15  # a bit and a count for each node of three trees of 8 leaves
     tags = {m.tag for m in done.transcript if m.receiver == "lender" and m.sender == "platform"}

@@ -199,7 +199,8 @@ def announce(
     session.correlations.settle()
     hidden = np.where(ended, np.uint64(0), index)
     thresholds = [1, *(1 + start for start in candidates.starts[1:])]
-    below = reveal_less_than(session, supply.take(len(plan_announcement(candidates, len(index)))), hidden, thresholds)
+    tickets = supply.take(len(plan_announcement(candidates, len(index))))
+    below = reveal_less_than(session, tickets, hidden, thresholds, "trees/owner")
     owners = (~below).sum(axis=0) - 1
     for i, name in enumerate(session.parties):
         if i != session.me:

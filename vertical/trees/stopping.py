@@ -75,5 +75,5 @@ class Stopping:
             session, supply.take(len(plan_argmax(1, self.patience))), np.ascontiguousarray(row[:, before:])
         )
         session.correlations.settle()
-        better = reveal_negative(session, supply.take(len(plan_reveal_negative(1))), last - best)
+        better = reveal_negative(session, supply.take(len(plan_reveal_negative(1))), last - best, "trees/stop")
         return not bool(better[0])
