@@ -10,262 +10,217 @@ fingerprint = "..."                 # of the partner's identity key, compared ou
 name = "credit-model"
 dataset = "loans"
 partners = ["platform"]
-matchings = ["ecdh-psi"]            # how rows may be matched; left out: in any way
-randomness = ["dealer", "verified-dealer", "ot"]   # where it may come from; left out: from anywhere
-dealers = ["dealer"]                # who may make it, unless the owners do ("ot")
-helpers = []                        # who may compare keyed tokens of the join columns ("helper-psi")
+dealers = ["dealer"]
 kinds = ["vertical.glm"]
 purposes = ["credit risk"]
 join = ["email"]
 label = ["default"]
 train = ["LIMIT_BAL"]               # or ["*"]
-sum = []                            # columns whose sum over matched rows may be told; or ["*"]
-groups = []                         # columns whose values may name the groups of figures
-routing = ["hidden"]                # of trees; "revealed" tells everybody which rows go where
-questions = 0                       # how many single rows a job that stays open may be asked about
-predict = []                        # columns that a kept model may predict from; or ["*"]
-outputs = []                        # what partners may be told of each matched row: "decision", "decile", ...
-partner_sums = 0                    # how many columns of partners may be added up over rows that match this data set
 release = ["coefficients", "auc", "counts"]
-expires = 2027-12-31                # the last day the rule holds
 
-[dealer]                            # only for a silo that makes correlated randomness for others
-for = ["lender", "platform"]
-
-[helper]                            # only for a silo that compares keyed tokens for others
-for = ["lender", "platform"]
+silos/policy_model.py has every key, silos/policy_rules.py what they mean, docs/policy.md how to use them.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from silos.errors import ConfigError, PolicyDenied
-from silos.spec import Score, Spec, Trees
-from silos.spec_parts import DatasetName, Matching, Measurer, Party, Randomness, SiloName, Trainer
-from silos.spec_scoring import Predictor
-from silos.spec_statistics import Examined
-from silos.validation import Frozen, read_document, validate, write_private
+from silos.plan import Plan, plan
+from silos.policy_model import (
+    Approver,
+    AssistantRule,
+    Budget,
+    Partner,
+    PersonName,
+    Record,
+    Rule,
+    Table,
+    Terms,
+)
+from silos.policy_rules import Finding, Situation, check, check_assistant
+from silos.spec import Spec
+from silos.spec_parts import DatasetName, SiloName
+from silos.validation import MAX_DOCUMENT_BYTES, validate, write_private
 
-ANY = "*"
-
-Output = Literal["decision", "decile", "rounded", "probability"]
-Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Partner(Frozen):
-    """A silo this one knows: its name and the only key accepted for it."""
-
-    fingerprint: Fingerprint
-
-
-class Rule(Frozen):
-    """One permission; every clause must hold, and an empty list permits nothing.
-
-    matchings, randomness: left out, they restrict nothing.  What a dealer or a helper is trusted with is said by `dealers`
-    and `helpers`.  groups: columns whose values may name groups in figures.  routing: of trees.  predict, outputs: the columns
-    that a kept model may predict from, and what partners may then be told of each row; questions: how many single rows a job
-    that stays open may be asked about.  partner_sums: the sum of a column whose values its owner chose tells that owner which
-    of its rows matched, so it is this rule's business how many columns of all partners together are added up.
-    """
-
-    name: str = Field(min_length=1, max_length=64)
-    dataset: DatasetName
-    partners: tuple[SiloName, ...] = ()
-    matchings: tuple[Matching, ...] | None = None
-    randomness: tuple[Randomness, ...] | None = None
-    dealers: tuple[SiloName, ...] = ()
-    helpers: tuple[SiloName, ...] = ()
-    kinds: tuple[str, ...] = ()
-    purposes: tuple[str, ...] = ()
-    join: tuple[str, ...] = ()
-    label: tuple[str, ...] = ()
-    train: tuple[str, ...] = ()
-    sum: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
-    routing: tuple[Literal["hidden", "revealed"], ...] = ("hidden",)
-    predict: tuple[str, ...] = ()
-    outputs: tuple[Output, ...] = ()
-    questions: int = Field(ge=0, le=10**6, default=0)
-    partner_sums: int = Field(ge=0, le=64, default=0)
-    release: tuple[str, ...] = ()
-    expires: dt.date | None = None
-
-
-class AssistantRule(Frozen):
-    """For whom this silo makes correlated randomness, or compares keyed tokens."""
-
-    for_: tuple[SiloName, ...] = Field(alias="for", default=())
+__all__ = [
+    "Approver",
+    "AssistantRule",
+    "Budget",
+    "Decision",
+    "Finding",
+    "Judgement",
+    "Partner",
+    "Policy",
+    "Record",
+    "Rule",
+    "Terms",
+    "initial",
+    "load",
+    "load_with_digest",
+    "parse",
+    "pin",
+    "schema",
+    "with_pin",
+]
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A job this silo may take part in: under which rule, and with which pinned keys of the others."""
+    """A job this silo may take part in.
+
+    rule: that allowed it.  pins: the keys of the others.  approval: how many different approvers must say yes.  findings: what
+    each clause of the rule says.
+    """
 
     rule: str
     pins: dict[str, str]
+    approval: int = 0
+    findings: tuple[Finding, ...] = ()
 
 
-class Policy(Frozen):
-    """The parsed policy file; `decide` is the whole of its meaning."""
+@dataclass(frozen=True)
+class Judgement:
+    """What the policy says of a plan.
+
+    rule: the one that allows it, or that came closest; "" if none is about the data set.  reason: "" if it is allowed.
+    findings: of that rule.  rules: of every rule that is about the data set, by name.
+    """
+
+    me: str
+    allowed: bool
+    rule: str
+    reason: str
+    findings: tuple[Finding, ...]
+    rules: Mapping[str, tuple[Finding, ...]]
+
+
+class Policy(Table):
+    """The parsed policy file; `judge` is the whole of its meaning."""
 
     version: Literal[1]
+    """Of the format."""
     minimum_matches: int = Field(ge=1, default=100)
+    """The least `align.minimum_matches` that a job may have."""
+    record: Record = Record()
+    """Who answers for the data of this silo."""
+    approvers: dict[PersonName, Approver] = Field(default_factory=dict)
+    """Persons who may say yes to a job, by their full names."""
     partners: dict[SiloName, Partner] = Field(default_factory=dict)
+    """Silos whose keys are known."""
+    datasets: dict[DatasetName, Terms] = Field(default_factory=dict)
+    """What holds for a data set whatever the rule."""
     allow: tuple[Rule, ...] = ()
+    """Rules; a job needs one that allows all of it."""
     dealer: AssistantRule = AssistantRule()
+    """For whom this silo makes correlated randomness."""
     helper: AssistantRule = AssistantRule()
+    """For whom this silo compares keyed tokens."""
 
-    def decide(self, spec: Spec, me: str, today: dt.date) -> Decision:
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [rule.name for rule in self.allow]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two rules are called '{twice}'")
+        keys = [approver.key for approver in self.approvers.values()]
+        if len(set(keys)) != len(keys):
+            raise ValueError("two approvers have the same key")
+        short = next((rule for rule in self.allow if rule.approval > len(keys)), None)
+        if short is not None:
+            raise ValueError(f"rule '{short.name}' has approval = {short.approval}, and [approvers] names {len(keys)}")
+        return self
+
+    def decide(self, spec: Spec, me: str, when: dt.datetime, used: Mapping[str, int] | None = None) -> Decision:
         """May `me` take part in this job?
 
-        Raises: PolicyDenied naming the rule that came closest (its first failing clause is the latest one) and the
-        clause that failed.
+        when: the time of our consent.  used: how many other jobs each rule has admitted, by name.
+        Raises: PolicyDenied naming the rule that came closest (its first failing clause is the latest one) and the clause
+        that failed; SpecError if the spec cannot be planned.
         """
-        mine = spec.party(me)
-        if mine is None:
-            return self._decide_as_assistant(spec, me)
-        rules = [rule for rule in self.allow if rule.dataset == mine.dataset]
+        judged = self.judge(plan(spec), me, when, used)
+        if not judged.allowed:
+            raise PolicyDenied(me, judged.rule, judged.reason)
+        rule = next((rule for rule in self.allow if rule.name == judged.rule and spec.party(me) is not None), None)
+        pins = {name: self.partners[name].fingerprint for name in spec.participants if name != me}
+        return Decision(judged.rule, pins, 0 if rule is None else rule.approval, judged.findings)
+
+    def judge(self, planned: Plan, me: str, when: dt.datetime, used: Mapping[str, int] | None = None) -> Judgement:
+        """What every rule about our data set says of a plan; arguments as in `decide`."""
+        at = Situation(me, _utc(when), used or {}, frozenset(self.partners), self.minimum_matches)
+        dataset = planned.dataset(me)
+        if dataset is None and me not in (planned.dealer, planned.helper):
+            return Judgement(me, False, "", f"{me} has no part in this job", (), {})
+        if dataset is None:
+            role, assist = ("dealer", self.dealer) if me == planned.dealer else ("helper", self.helper)
+            rules = {role: check_assistant(role, assist, planned, at)}
+        else:
+            rules = {rule.name: check(rule, planned, at) for rule in self.allow if rule.dataset == dataset}
         if not rules:
-            raise PolicyDenied(me, "", f"no rule allows any use of data set '{mine.dataset}'")
-        closest = (-1, "", "")
-        for rule in rules:
-            failure = next(
-                ((step, clause) for step, clause in enumerate(self._clauses(rule, spec, mine, today)) if clause), None
-            )
-            if failure is None:
-                return Decision(rule.name, self._pins(spec, me))
-            if failure[0] > closest[0]:
-                closest = (failure[0], rule.name, failure[1] or "")
-        raise PolicyDenied(me, closest[1], closest[2])
+            return Judgement(me, False, "", f"no rule allows any use of data set '{dataset}'", (), {})
+        failures = {name: _first_failure(findings) for name, findings in rules.items()}
+        name = next((name for name, failed in failures.items() if failed is None), None)
+        if name is not None:
+            return Judgement(me, True, name, "", rules[name], rules)
+        name = max(failures, key=lambda name: failures[name] or 0)
+        return Judgement(me, False, name, rules[name][failures[name] or 0].sentence, rules[name], rules)
 
-    def _decide_as_assistant(self, spec: Spec, me: str) -> Decision:
-        if me not in (spec.dealer, spec.helper):
-            raise PolicyDenied(me, "", f"{me} has no part in this job")
-        role, rule = ("dealer", self.dealer) if me == spec.dealer else ("helper", self.helper)
-        for owner in spec.owners:
-            if owner not in rule.for_:
-                raise PolicyDenied(me, role, f"{me} may not be the {role} for {owner}")
-            if owner not in self.partners:
-                raise PolicyDenied(me, role, f"no fingerprint is pinned for {owner}")
-        return Decision(role, self._pins(spec, me))
-
-    def _pins(self, spec: Spec, me: str) -> dict[str, str]:
-        return {name: self.partners[name].fingerprint for name in spec.participants if name != me}
-
-    def _clauses(self, rule: Rule, spec: Spec, mine: Party, today: dt.date) -> Iterator[str | None]:
-        """Every clause in a fixed order: None where it holds, else what it forbids."""
-        partners = [name for name in spec.owners if name != mine.silo]
-        who = " and ".join(partners)
-        yield _first(f"{name} is not a partner" for name in partners if name not in rule.partners)
-        ways, modes = rule.matchings, rule.randomness
-        yield (
-            None
-            if ways is None or spec.align.protocol in ways
-            else f"matching by '{spec.align.protocol}' is not allowed"
-        )
-        free = modes is None or spec.randomness in (None, *modes)
-        yield None if free else f"randomness '{spec.randomness}' is not allowed"
-        if spec.dealer is not None:
-            yield None if spec.dealer in rule.dealers else f"{spec.dealer} may not be the dealer"
-        if spec.helper is not None:
-            yield None if spec.helper in rule.helpers else f"{spec.helper} may not be the helper"
-        yield _first(
-            f"no fingerprint is pinned for {name}"
-            for name in spec.participants
-            if name != mine.silo and name not in self.partners
-        )
-        yield f"it expired on {rule.expires}" if rule.expires is not None and today > rule.expires else None
-        yield None if spec.kind in rule.kinds else f"jobs of kind '{spec.kind}' are not allowed"
-        yield None if spec.purpose in rule.purposes else f"purpose '{spec.purpose}' is not allowed"
-        yield _first(
-            f"column '{c}' may not be used to join with {who}" for c in mine.join_columns if c not in rule.join
-        )
-        yield from _uses(rule, mine, who)
-        yield _partner_sums(rule, spec, mine, who)
-        if isinstance(spec, Trees):
-            hidden = spec.train.routing in rule.routing
-            yield None if hidden else f"trees with routing '{spec.train.routing}' are not allowed"
-        if isinstance(spec, Score):
-            yield _predictions(rule, spec, mine, who)
-            asked, allowed = spec.questions or 0, rule.questions
-            yield (
-                None
-                if asked <= allowed
-                else f"{asked:,} questions about single rows are asked, {allowed:,} are allowed"
-            )
-        yield _first(f"'{item}' may not be released" for item in spec.release if item not in rule.release)
-        floor, asked = self.minimum_matches, spec.align.minimum_matches
-        yield None if asked >= floor else f"the job would go on with {asked} matches, the minimum is {floor}"
+    def record_of(self, dataset: str) -> dict[str, Any]:
+        """What this silo says of a data set for records of processing; empty where it says nothing."""
+        terms = self.datasets.get(dataset, Terms()).model_dump(mode="json", exclude={"budget"})
+        return {**self.record.model_dump(mode="json"), **terms}
 
 
-def _uses(rule: Rule, mine: Party, who: str) -> Iterator[str | None]:
-    """What a job does with our columns after joining."""
-    if isinstance(mine, Trainer | Examined):
-        if mine.label is not None:
-            allowed = mine.label in rule.label
-            yield None if allowed else f"column '{mine.label}' may not be used as the label with {who}"
-        yield _first(
-            f"column '{feature.column}' may not be used for training with {who}"
-            for feature in mine.features
-            if feature.column not in rule.train and ANY not in rule.train
-        )
-    if isinstance(mine, Trainer):
-        extra = [name for name in (mine.offset, mine.weight) if name is not None]
-        yield _first(
-            f"column '{name}' may not be used for training with {who}"
-            for name in extra
-            if name not in rule.train and ANY not in rule.train
-        )
-        yield _first(
-            f"column '{name}' may not split figures that {who} would see"
-            for name in mine.groups
-            if name not in rule.groups
-        )
-    if isinstance(mine, Predictor):
-        yield _first(
-            f"column '{name}' may not be used to predict with {who}"
-            for name in (*mine.number_columns, *mine.category_columns)
-            if name not in rule.predict and ANY not in rule.predict
-        )
-    if isinstance(mine, Measurer):
-        yield _first(
-            f"column '{one.column}' may not be added up with {who}"
-            for one in mine.sums
-            if one.column not in rule.sum and ANY not in rule.sum
-        )
+def _utc(when: dt.datetime) -> dt.datetime:
+    """A time as UTC, where one without a zone is taken to be."""
+    return when.replace(tzinfo=dt.UTC) if when.tzinfo is None else when.astimezone(dt.UTC)
 
 
-def _partner_sums(rule: Rule, spec: Spec, mine: Party, who: str) -> str | None:
-    """Whether partners would add up more columns of their own over rows that match ours than they may."""
-    n = sum(len(party.sums) for party in spec.parties if isinstance(party, Measurer) and party.silo != mine.silo)
-    if n <= rule.partner_sums:
-        return None
-    columns, allowed = (
-        "1 column" if n == 1 else f"{n} columns",
-        "1 is" if rule.partner_sums == 1 else f"{rule.partner_sums} are",
-    )
-    return f"{columns} of {who} would be added up over rows that match ours, {allowed} allowed"
+def _first_failure(findings: tuple[Finding, ...]) -> int | None:
+    return next((place for place, finding in enumerate(findings) if not finding.allowed), None)
 
 
-def _predictions(rule: Rule, spec: Score, mine: Party, who: str) -> str | None:
-    """Whether partners would be told more of each row than they may; what only we are told is not this rule's business."""
-    if spec.recipients == (mine.silo,) or spec.output in rule.outputs:
-        return None
-    return f"a '{spec.output}' of each row may not be told to {who}"
+# --- the file
 
 
-def _first(failures: Iterator[str]) -> str | None:
-    return next(failures, None)
+def parse(text: str, what: str = "the policy") -> Policy:
+    """Check the text of a policy file.  what: how the sentence of an error begins.  Raises: ConfigError."""
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise ConfigError(f"{what} is not well-formed TOML: {exc}") from exc
+    return validate(Policy, _dates_as_text(document), what, ConfigError)
+
+
+def load(path: Path) -> Policy:
+    """Read and check a policy file.  Raises: ConfigError."""
+    return load_with_digest(path)[0]
+
+
+def load_with_digest(path: Path) -> tuple[Policy, str]:
+    """The policy, and the hex SHA-256 of the very bytes that it was read from.  Raises: ConfigError."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_DOCUMENT_BYTES + 1)
+    except OSError as exc:
+        raise ConfigError(f"the policy {path} cannot be read: {exc.strerror}") from exc
+    if len(raw) > MAX_DOCUMENT_BYTES:
+        raise ConfigError(f"the policy {path} has more than {MAX_DOCUMENT_BYTES} bytes")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"the policy {path} is not well-formed TOML: it is not UTF-8") from exc
+    return parse(text, f"the policy {path}"), hashlib.sha256(raw).hexdigest()
 
 
 def _dates_as_text(value: Any) -> Any:
@@ -277,18 +232,10 @@ def _dates_as_text(value: Any) -> Any:
     return value.isoformat() if isinstance(value, dt.date) else value
 
 
-def _check(document: dict[str, Any], what: str) -> Policy:
-    policy = validate(Policy, _dates_as_text(document), what, ConfigError)
-    names = [rule.name for rule in policy.allow]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ConfigError(f"{what}: two rules are called '{twice}'")
-    return policy
-
-
-def load(path: Path) -> Policy:
-    """Read and check a policy file.  Raises: ConfigError."""
-    return _check(read_document(path, "the policy", ConfigError), f"the policy {path}")
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the file, for editors and other programs; what it cannot say, `parse` checks besides."""
+    made = Policy.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "The policy file of a silo"}
 
 
 def with_pin(text: str, name: str, fingerprint: str, *, replace: bool = False) -> str:
@@ -296,8 +243,7 @@ def with_pin(text: str, name: str, fingerprint: str, *, replace: bool = False) -
 
     Raises: ConfigError if another key is pinned already and `replace` is not given, or the result is not a policy.
     """
-    policy = _check(tomllib.loads(text), "the policy")
-    known = policy.partners.get(name)
+    known = parse(text).partners.get(name)
     if known is not None and known.fingerprint == fingerprint:
         return text
     if known is None:
@@ -307,7 +253,7 @@ def with_pin(text: str, name: str, fingerprint: str, *, replace: bool = False) -
         text = re.sub(pattern, rf'\g<1>"{fingerprint}"', text)
     else:
         raise ConfigError(f"another key is pinned for {name} already; use --replace if {name} confirmed the new one")
-    changed = _check(tomllib.loads(text), "the policy").partners.get(name)
+    changed = parse(text).partners.get(name)
     if changed is None or changed.fingerprint != fingerprint:
         raise ConfigError(f"the pin of {name} could not be changed; edit [partners.{name}] in the policy file")
     return text
@@ -342,20 +288,42 @@ minimum_matches = 100
 # randomness = ["verified-dealer", "ot"]   # where correlated randomness may come from; without this line, from anywhere
 # dealers = ["dealer"]                     # who may be the dealer that makes it; with "ot" there is none
 # helpers = []                             # who may compare keyed tokens of the join columns, with "helper-psi"
-# kinds = ["vertical.glm"]            # also "vertical.match" and "vertical.measure"
+# kinds = ["vertical.glm"]                 # also "vertical.match", "vertical.measure" and others
 # purposes = ["credit risk"]
 # join = ["email"]                         # columns that may match rows
 # label = ["default"]                      # columns that may be the label
-# train = ["LIMIT_BAL"]                    # columns that may be features; ["*"] for every column
+# train = ["LIMIT_BAL"]                    # columns that models and statistics may use; ["*"] for every column
+# compare = []                             # columns of trees of which everybody may learn who is above a threshold
 # sum = []                                 # columns whose sum over matched rows may be told; ["*"] for every column
 # groups = []                              # columns whose values may name the groups of figures
-# routing = ["hidden"]                     # of trees; "revealed" tells everybody which rows go where
-# questions = 0                            # how many single rows a job that stays open may be asked about
 # predict = []                             # columns that a kept model may predict from; ["*"] for every column
-# outputs = []                             # what partners may be told of each row: "decision", "decile", "rounded" ...
 # partner_sums = 0                         # how many columns of partners may be added up over rows that match ours
+# routing = ["hidden"]                     # of trees; "revealed" tells everybody which rows go where
+# outputs = []                             # what partners may be told of each row: "decision", "decile", "rounded" ...
+# questions = 0                            # how many single rows a job that stays open may be asked about
 # release = ["coefficients", "auc", "counts"]
+# recipients = ["platform"]                # who may be told what is released; without this line, the partners
+# noise = "optional"                       # "required": no figure without noise
+# floor = 0                                # the least number of rows behind any figure
+# schedule = ["mon-fri 06:00-20:00"]       # when jobs may start, UTC; without this line, at any time
+# uses = 12                                # how many jobs in all; without this line, any number
+# approval = 0                             # how many of the approvers must say yes to each job: 0, 1 or 2
 # expires = 2027-12-31                     # the last day the rule holds
+#
+# [approvers."Ada Lovelace"]               # who may say yes
+# key = "..."                              # base64 of her Ed25519 public key
+#
+# [record]                                 # for records of processing
+# controller = "Example Bank"
+# contact = "privacy@example.org"
+#
+# [datasets.loans]
+# budget = { rho = "0.5", delta = "1e-6" } # what each partner may learn in all from figures with noise
+# legal_basis = "contract"
+# categories = ["credit history"]
+# subjects = ["customers"]
+# retention_days = 365
+# transfers = "none"
 #
 # [dealer]                                 # to make correlated randomness for jobs of others
 # for = ["lender", "platform"]
