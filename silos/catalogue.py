@@ -234,13 +234,3 @@ def verify_unchanged(dataset: Tabular, since: str = "it was registered", scratch
     if content_sha256(dataset, scratch) != dataset.sha256:
         what = "result of the query" if dataset.format == "sql" else "file"
         raise CatalogueError(f"the {what} of data set '{dataset.name}' has changed since {since}")
-
-
-def commitment(salt: bytes, sha256: str) -> str:
-    """Hex SHA-256 of the salt and the digest of the data: binds a job to them, tells nobody which without the salt.
-
-    Raises: ValueError if the salt has fewer than 16 bytes.
-    """
-    if len(salt) < 16:
-        raise ValueError(f"a salt has at least 16 bytes, got {len(salt)}")
-    return hashlib.sha256(salt + bytes.fromhex(sha256)).hexdigest()

@@ -64,7 +64,7 @@ class ContentHash:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._names = [field.name for field in schema]
-        self._kinds = [_kind(field) for field in schema]
+        self._kinds = [kind_of(field) for field in schema]
         self._hashes = [[hashlib.sha256() for _ in range(3)] for _ in schema]
         self.rows = 0
 
@@ -72,7 +72,7 @@ class ContentHash:
         """Take the next rows."""
         self.rows += batch.num_rows
         for hashes, column in zip(self._hashes, batch.columns, strict=True):
-            for digest, part in zip(hashes, _parts(column), strict=True):
+            for digest, part in zip(hashes, parts_of(column), strict=True):
                 digest.update(part)
 
     def hexdigest(self) -> str:
@@ -90,7 +90,8 @@ def _u64(value: int) -> bytes:
     return value.to_bytes(8, "little")
 
 
-def _kind(field: pa.Field) -> str:
+def kind_of(field: pa.Field) -> str:
+    """What a digest calls the type of a column.  Raises: CatalogueError if it cannot be in one."""
     import pyarrow as pa
 
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
@@ -108,8 +109,8 @@ def _kind(field: pa.Field) -> str:
     raise CatalogueError(f"column '{field.name}' of the query has a type that cannot be registered; cast it to text")
 
 
-def _parts(column: pa.Array) -> Iterator[Any]:
-    """The three byte strings of a piece of a column; see ContentHash."""
+def parts_of(column: pa.Array) -> Iterator[Any]:
+    """The three byte strings of a piece of a column; see ContentHash.  A nested type has none."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):

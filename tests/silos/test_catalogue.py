@@ -164,11 +164,3 @@ def test_a_name_is_taken_once(tmp_path: Path, loans: Dataset) -> None:
     assert [d.format for d in catalogue.load(home).datasets] == ["csv"]
     with pytest.raises(CatalogueError, match="the catalogue has no data set 'loan'; did you mean 'loans'"):
         catalogue.load(home).dataset("loan")
-
-
-def test_a_commitment_binds_the_file_and_hides_it_behind_the_salt() -> None:
-    sha = "ab" * 32
-    assert catalogue.commitment(bytes(16), sha) == hashlib.sha256(bytes(16) + bytes.fromhex(sha)).hexdigest()
-    assert catalogue.commitment(b"\1" * 16, sha) != catalogue.commitment(bytes(16), sha)
-    with pytest.raises(ValueError, match="at least 16 bytes, got 4"):
-        catalogue.commitment(b"salt", sha)
