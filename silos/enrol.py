@@ -83,16 +83,16 @@ def enrolment_request(token: JoinToken, identity: Identity, silo: str, request: 
     }
 
 
-async def fetch_ca(url: str, token: JoinToken) -> tuple[str, x509.Certificate]:
+async def fetch_ca(url: str, token: JoinToken, proxy: str | None = None) -> tuple[str, x509.Certificate]:
     """Fetch the authority over an unverified connection and accept it only if its key is the token's.
 
     Raises: EnrolError, CoordinatorUnreachable.
     """
-    async with CoordinatorClient(url, unverified_context()) as client:
+    async with CoordinatorClient(url, unverified_context(), proxy) as client:
         pem = await client.ca()
     try:
         ca = x509.load_pem_x509_certificate(pem.encode())
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         raise EnrolError(f"{url} is not an accord coordinator: it sent no certificate") from exc
     if not hmac.compare_digest(spki_sha256(ca), token.ca_pin):
         raise EnrolError(f"{url} is not the coordinator that made this token: its authority has another key")
@@ -107,9 +107,9 @@ async def join(home: Home, url: str, token_text: str) -> dict[str, str]:
     config, identity, token = home.load_config(), home.load_identity(), parse_token(token_text)
     if not re.match(URL_PATTERN, url):
         raise EnrolError(f"'{url}' is not a coordinator's address; it has the form https://host:port")
-    ca_pem, ca = await fetch_ca(url, token)
+    ca_pem, ca = await fetch_ca(url, token, config.proxy)
     request = make_request(config.name)
-    async with CoordinatorClient(url, client_context(ca_pem)) as client:
+    async with CoordinatorClient(url, client_context(ca_pem), config.proxy) as client:
         reply = await client.enrol(enrolment_request(token, identity, config.name, request))
     _check_reply(reply, config.name)
     check_certificate(reply["certificate"], request, ca, config.name)
@@ -136,7 +136,7 @@ async def renew(home: Home) -> None:
     """
     enrolment = home.load_enrolment()
     request = make_request(enrolment.silo)
-    async with CoordinatorClient(enrolment.url, home_context(home)) as client:
+    async with CoordinatorClient(enrolment.url, home_context(home), home.load_config().proxy) as client:
         certificate = await client.renew(request.csr_pem)
     try:
         ca = x509.load_pem_x509_certificate(home.ca.read_bytes())

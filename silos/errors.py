@@ -63,6 +63,30 @@ class LogRewritten(SiloError):
         super().__init__(f"the log of {url} has been rewritten: {why}")
 
 
+class LogForked(SiloError):
+    """The coordinator shows this silo another log than it shows another silo; no job can rest on it."""
+
+    def __init__(self, url: str, silo: str, why: str) -> None:
+        super().__init__(f"the log of {url} is not the one that {silo} was shown: {why}")
+        self.silo = silo
+
+
+class RosterForged(SiloError):
+    """The coordinator says of a silo's key what no signed entry of its log says."""
+
+    def __init__(self, url: str, silo: str, why: str) -> None:
+        super().__init__(f"the roster of {url} is not to be trusted about {silo or 'a silo'}: {why}")
+        self.silo = silo
+
+
+class OwnNameTaken(SiloError):
+    """An entry of the log gives this silo's name to a key that it does not have, or takes it away."""
+
+    def __init__(self, url: str, silo: str, why: str) -> None:
+        super().__init__(f"{silo} no longer speaks for itself in the log of {url}: {why}")
+        self.silo = silo
+
+
 class JobFailed(SiloError):
     """A job ended here; names the step and, where one is to blame, the silo.
 

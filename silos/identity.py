@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from coordinator.cosign import cosign
 from coordinator.envelope import Statement, fingerprint, seal
 from silos.errors import ConfigError
+from silos.validation import write_private
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Identity:
         """A signed log entry.  Raises: EnvelopeError if it would be too large."""
         return seal(statement, self._key)
 
+    def cosign(self, note: str, silo: str, time: int) -> str:
+        """The line by which the silo, as a witness, cosigns a signed checkpoint.  time: seconds since 1970."""
+        return cosign(note, silo, self._key, time)
+
     def __repr__(self) -> str:
         return f"Identity({self.fingerprint})"
 
@@ -59,7 +65,6 @@ def create_identity(path: Path) -> Identity:
     Raises: ConfigError if a key is already there: an identity is never overwritten.
     """
     key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as exc:
@@ -67,10 +72,34 @@ def create_identity(path: Path) -> Identity:
     except OSError as exc:
         raise ConfigError(f"{path} cannot be written: {exc.strerror}") from exc
     with os.fdopen(fd, "wb") as file:
-        file.write(pem)
+        file.write(_pem(key))
         file.flush()
         os.fsync(file.fileno())
     return Identity(key)
+
+
+def draft_identity(path: Path) -> Identity:
+    """The key that is kept at `path`, or a new one, which is there for good before this returns.
+
+    Raises: ConfigError if what is there is no key.
+    """
+    if not path.exists():
+        write_private(path, _pem(Ed25519PrivateKey.generate()))
+        sync_directory(path.parent)
+    return load_identity(path)
+
+
+def sync_directory(path: Path) -> None:
+    """Force what was made or renamed in a directory to disk.  Raises: OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _pem(key: Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def load_identity(path: Path) -> Identity:

@@ -92,18 +92,47 @@ def status(home: HomeOption, as_json: JsonOption = False) -> None:
 @app.command()
 def partners(home: HomeOption, as_json: JsonOption = False) -> None:
     """List the enrolled silos with their fingerprints, and which of them are pinned here."""
-    from silos import policy
+    from silos import policy, roster, watch
 
-    pins = policy.load(open_home(home).policy).partners
+    place = open_home(home)
+    pins = policy.load(place.policy).partners
     rows = []
-    for silo in with_client(home, lambda client: client.roster()):
-        known = pins.get(silo["silo"])
-        state = "no" if known is None else "yes" if known.fingerprint == silo["fingerprint"] else "another key"
-        rows.append({"silo": silo["silo"], "fingerprint": silo["fingerprint"], "pinned": state})
+    for silo in with_client(home, lambda client: watch.roster(client, place)):
+        name, shown = silo["silo"], silo["fingerprint"]
+        known = pins.get(name)
+        if known is None:
+            state = "no"
+        elif known.fingerprint == shown:
+            state = "yes"
+        elif roster.load(place).followed({name: known.fingerprint})[name] == shown:
+            state = "rotated from the pinned key; compare it and pin it again"
+        else:
+            state = "another key"
+        rows.append({"silo": name, "fingerprint": shown, "pinned": state})
     if as_json:
         print_json(rows)
     else:
         print_table(["silo", "fingerprint", "pinned"], [list(row.values()) for row in rows])
+
+
+@app.command()
+def rotate(
+    home: HomeOption,
+    force: Annotated[bool, typer.Option("--force", help="Although jobs that you consented to will fail.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Replace this silo's identity key by a new one; the old one says so in the log, and speaks for nothing afterwards."""
+    from silos.rotation import rotate as rotate_key
+
+    place = open_home(home)
+    done = asyncio.run(rotate_key(place, force=force))
+    silo = place.load_config().name
+    if as_json:
+        print_json({"silo": silo, "old_fingerprint": done.old, "fingerprint": done.new, "index": done.index})
+    else:
+        typer.echo(
+            f"{silo} has a new key since entry {done.index} of the log; give partners its fingerprint:\n{done.new}"
+        )
 
 
 @app.command()
