@@ -81,10 +81,11 @@ def report(document: Mapping[str, Any], *, disclosure: Sequence[str] = (), title
     if disclosure:
         items = "".join(f"<li>{_text(line)}</li>" for line in disclosure)
         body.append(f"<h2>What this job revealed</h2><ul>{items}</ul>")
-    return _page(title or f"Job {job}", "\n".join(body))
+    return page(title or f"Job {job}", "\n".join(body))
 
 
-def _page(title: str, body: str) -> str:
+def page(title: str, body: str) -> str:
+    """A whole HTML file around a body that is escaped already."""
     policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
