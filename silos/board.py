@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Set
 
-FINAL = frozenset({"done", "refused", "failed", "cancelled", "expired"})
+FINAL = frozenset({"done", "refused", "failed", "cancelled", "expired", "withdrawn"})
 
 
 class Board:

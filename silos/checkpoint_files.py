@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -109,9 +111,25 @@ def load_array(path: Path, label: str) -> npt.NDArray[Any] | None:
             raise SpillError(damaged)
         file.seek(_HEAD)
         try:
-            array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-        except ValueError:
+            array = _array(file)
+        except (ValueError, TypeError, SyntaxError, TokenError, OverflowError):
             raise SpillError(damaged) from None
+    return array
+
+
+def _array(file: BinaryIO) -> npt.NDArray[Any]:
+    """The array that the rest of the file is, as `save_array` writes it; its size is checked before it has any memory.
+
+    Raises: ValueError, or what numpy's reader of headers raises, for anything else.
+    """
+    start = file.tell()
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("of another version")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != os.fstat(file.fileno()).st_size - file.tell():
+        raise ValueError("not an array of this size")
+    file.seek(start)
+    array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     return array
 
 

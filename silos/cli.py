@@ -14,10 +14,10 @@ from typing import Annotated, Literal
 import typer
 
 from coordinator.envelope import EnvelopeError
-from coordinator.errors import Corrupt, Refusal
+from coordinator.errors import Corrupt, Refusal, Unavailable
 from coordinator.home import HomeError
 from coordinator.note import NoteError
-from silos.commands import audit, coordinator, dataset, job, match, model, silo
+from silos.commands import approve, audit, budget, coordinator, dataset, job, match, model, policy, report, silo
 from silos.errors import SiloError
 
 app = typer.Typer(
@@ -33,7 +33,12 @@ app.add_typer(dataset.app, name="dataset")
 app.add_typer(job.app, name="job")
 app.add_typer(match.app, name="match")
 app.add_typer(model.app, name="model")
+app.add_typer(policy.app, name="policy")
+app.add_typer(approve.approver_app, name="approver")
+app.add_typer(approve.approvals_app, name="approvals")
+app.add_typer(budget.app, name="budget")
 app.add_typer(audit.app, name="audit")
+audit.app.command("report")(report.report)
 
 
 @app.command()
@@ -55,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: errors that the project raises on purpose become one sentence and exit code 1."""
     try:
         app(args=None if arguments is None else list(arguments))
-    except (SiloError, EnvelopeError, NoteError, Refusal, Corrupt, HomeError) as exc:
+    except (SiloError, EnvelopeError, NoteError, Refusal, Corrupt, Unavailable, HomeError) as exc:
         typer.echo(f"accord: {exc}", err=True)
     except OSError as exc:
         typer.echo(f"accord: {exc.filename or 'the system'}: {exc.strerror or exc}", err=True)

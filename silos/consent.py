@@ -13,34 +13,16 @@ import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 from cryptography import x509
-from pydantic import Field
 
 from coordinator.envelope import EnvelopeError, Sealed, fingerprint, parse
+from coordinator.statements import Consented
+from silos.approvers import Subject, check_approvals
 from silos.errors import ConsentError
 from silos.spec import Spec
-from silos.spec_parts import Time
 from silos.times import from_text
-from silos.validation import Frozen, validate
-
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class ConsentBody(Frozen):
-    """The body of a 'consented' statement.
-
-    dataset_commitment: salted digest of the data file, "" for the dealer.  link_certificate: base64 DER.  endpoint:
-    where the silo can be reached directly, or "".  link_token: lets a direct connection name its job.
-    """
-
-    disclosure_digest: Digest
-    dataset_commitment: str = Field(pattern=r"^([0-9a-f]{64})?$")
-    link_certificate: str = Field(min_length=1, max_length=8192)
-    endpoint: str = Field(max_length=262)
-    link_token: str = Field(pattern=r"^[0-9a-f]{32}$")
-    valid_until: Time
+from silos.validation import validate
 
 
 @dataclass(frozen=True)
@@ -48,7 +30,7 @@ class Consent:
     """One participant's verified consent."""
 
     silo: str
-    body: ConsentBody
+    body: Consented
     certificate_der: bytes
     identity: str
 
@@ -129,11 +111,12 @@ def _read(expected: Expected, sealed: Sealed, now: dt.datetime) -> Consent:
     if (statement.job, statement.spec_digest) != (expected.spec.job, expected.spec_digest):
         raise ConsentError(f"{silo} consented to another spec: the spec changed after consent", silo)
     try:
-        body = validate(ConsentBody, statement.body, f"the consent of {silo}", ConsentError)
+        body = validate(Consented, statement.body, f"the consent of {silo}", ConsentError)
     except ConsentError as exc:
         raise ConsentError(str(exc), silo) from exc
     if body.disclosure_digest != expected.disclosure_digest:
         raise ConsentError(f"{silo} consented to another disclosure than this one", silo)
+    check_approvals(body.approvals, Subject(statement.job, statement.spec_digest, body.disclosure_digest, silo))
     if bool(body.dataset_commitment) != (expected.spec.party(silo) is not None):
         raise ConsentError(f"the consent of {silo} does not fit its role: owners commit to data, dealers do not", silo)
     if from_text(body.valid_until) <= now:
@@ -141,7 +124,7 @@ def _read(expected: Expected, sealed: Sealed, now: dt.datetime) -> Consent:
     try:
         der = base64.b64decode(body.link_certificate, validate=True)
         x509.load_der_x509_certificate(der)
-    except (ValueError, binascii.Error) as exc:
+    except (ValueError, binascii.Error, x509.InvalidVersion) as exc:
         raise ConsentError(f"the link certificate of {silo} is not a certificate", silo) from exc
     return Consent(silo, body, der, expected.pins[silo])
 

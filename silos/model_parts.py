@@ -39,9 +39,11 @@ def _coefficients(part: ModelPart) -> tuple[Encoder, npt.NDArray[np.float64], np
     if not isinstance(read.encoder, Encoder):
         raise ConfigError(f"the part of model {part.model} has no coefficients")
     weights = np.asarray(read.fitted.weights, dtype=np.float64)
+    if weights.ndim not in (1, 2) or len(weights) != len(read.encoder.inputs):
+        raise ConfigError(f"the part of model {part.model} is damaged: its coefficients are not those of its inputs")
     stored = getattr(read.fitted, "intercepts", None) if part.family == "multinomial" else read.fitted.intercept
     intercepts = None if stored is None else np.atleast_1d(np.asarray(stored, dtype=np.float64))
-    return read.encoder, weights.reshape(len(weights), -1), intercepts
+    return read.encoder, weights if weights.ndim == 2 else weights[:, None], intercepts
 
 
 def own_terms(part: ModelPart) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import fcntl
 import logging
 import os
@@ -15,7 +16,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 
-from silos import checkpoints, leftovers, policy
+from silos import policy, watch
 from silos.board import FINAL, Board
 from silos.client import CoordinatorClient, connect
 from silos.config import Home, SiloConfig
@@ -23,10 +24,11 @@ from silos.disclosure import Registry, load_reveals
 from silos.enrol import renew
 from silos.errors import ConfigError, CoordinatorUnreachable, SiloError
 from silos.identity import Identity
-from silos.participation import Participation, Silo
+from silos.participation import Participation, put_away
 from silos.streams import DirectListener
 from silos.times import utcnow
 from silos.tls import home_context, lifetime_left
+from silos.voice import Silo, Voice
 
 log = logging.getLogger("accord.node")
 
@@ -34,6 +36,7 @@ FIRST_DELAY_S, LAST_DELAY_S = 0.25, 15.0
 RENEW_CHECK_S = 60.0
 RENEW_BELOW, RENEW_URGENTLY_BELOW = 0.5, 0.1
 FAREWELL_S = 5.0
+FIRST_DEADLINE = dt.timedelta(hours=1)  # until the job's own is known
 
 
 def _split(address: str) -> tuple[str, int]:
@@ -58,7 +61,7 @@ async def _listen(config: SiloConfig) -> tuple[DirectListener | None, str]:
 
 
 @contextlib.contextmanager
-def _only_node(home: Home) -> Iterator[None]:
+def only_node(home: Home) -> Iterator[None]:
     """Two nodes of one silo would both consent to a job.  Raises: ConfigError if another one serves this home."""
     home.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(home.state / "node.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -89,14 +92,15 @@ class Node:
         """
         config, identity = self._home.load_config(), self._home.load_identity()
         policy.load(self._home.policy)  # a broken policy is told now, not when the first job comes
-        with _only_node(self._home):
+        with only_node(self._home):
             await self._run(config, identity, stop)
 
     async def _run(self, config: SiloConfig, identity: Identity, stop: asyncio.Event) -> None:
         async with connect(self._home) as client:
             listener, endpoint = await _listen(config)
             silo = Silo(self._home, config, identity, client, Board(), self._registry, listener, endpoint)
-            tasks = [asyncio.create_task(work) for work in (self._serve(silo), self._keep_certificate(client))]
+            work = (self._serve(silo), self._keep_certificate(client), watch.keep(client, self._home))
+            tasks = [asyncio.create_task(one) for one in work]
             stopping = asyncio.create_task(stop.wait())
             try:
                 done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -116,7 +120,7 @@ class Node:
         while True:
             try:
                 await silo.client.jobs()  # says in a sentence if we are not welcome
-                await checkpoints.follow(silo.client, self._home)
+                await watch.look(silo.client, self._home)
                 async with silo.client.events() as events:
                     log.info("%s is connected to %s", silo.name, silo.client.url)
                     for job in await silo.client.jobs():
@@ -139,8 +143,8 @@ class Node:
         if state in FINAL:
             self._over(silo, job)  # it may have ended while this node was away
         elif job not in self._settled:
-            busy = len(self._tasks) >= silo.config.limits.concurrent_jobs
-            self._parts[job] = Participation(silo, job, busy)
+            busy = sum(not part.waits for part in self._parts.values()) >= silo.config.limits.concurrent_jobs
+            self._parts[job] = Participation(Voice(silo, job, utcnow() + FIRST_DEADLINE), busy)
             self._tasks[job] = asyncio.create_task(self._parts[job].take_part(), name=f"job {job}")
             self._tasks[job].add_done_callback(lambda task: self._ended(silo, job, task))
 
@@ -168,7 +172,7 @@ class Node:
         silo.board.forget(job)
         self._settled.discard(job)
         with contextlib.suppress(ConfigError):  # raised where the coordinator's text is no job id
-            leftovers.tidy(silo.home.job(job))
+            put_away(silo, job)
 
     async def _shut_down(self, name: str) -> None:
         """Stop every job (its worker dies with its task) and say so, for as long as the coordinator answers."""
@@ -195,7 +199,7 @@ class Node:
 
 async def _farewell(part: Participation, reason: str, step: str) -> None:
     """End a job that has been cut off; if that does not get through, the next start of the node does it."""
-    part = replace(part, deadline=utcnow())
+    part = replace(part, voice=replace(part.voice, deadline=utcnow()))
     with contextlib.suppress(TimeoutError, SiloError):
         async with asyncio.timeout(FAREWELL_S):
             await part.give_up(reason, step)

@@ -1,8 +1,11 @@
 """One silo's part in one job, from the proposal to its last statement.
 
-    review -> consented | refused -> (ready) -> verify every consent -> started -> links -> worker
+    review -> (persons say yes) -> consented | refused -> (ready) -> verify every consent -> started -> links -> worker
            -> released (owners; acknowledged by the log before the result file exists) -> finished
     anything that goes wrong after the consent -> failed, with one sentence
+
+What it takes of the privacy budget is reserved before the consent, stays spent from 'started' on, and is given back if the job
+ends before.
 
 Every wait is bounded by the job's own valid_until or by its time-out; a job that ends elsewhere ends here at once.
 """
@@ -10,27 +13,23 @@ Every wait is bounded by the job's own valid_until or by its time-out; a job tha
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import datetime as dt
 import functools
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-from coordinator.envelope import EnvelopeError, Statement, digest
+from coordinator.envelope import EnvelopeError, Statement
 from mpc.errors import ProtocolError
-from silos import catalogue, leftovers
+from silos import admission, approvals, checkpoints, commitments, leftovers, watch
+from silos.agreeing import People, agree, consent_body
 from silos.attempts import Attempts
-from silos.board import FINAL, Board
-from silos.client import CoordinatorClient
-from silos.config import Home, SiloConfig
+from silos.board import FINAL
 from silos.consent import Consent, Expected, check_key, own_chain, verify_consents
 from silos.diary import Diary
-from silos.disclosure import Registry
 from silos.errors import (
     ConsentError,
     CoordinatorRefused,
@@ -39,65 +38,42 @@ from silos.errors import (
     PolicyDenied,
     SiloError,
 )
-from silos.identity import Identity
 from silos.link_tls import LinkCredentials, make_link_credentials
 from silos.models import ModelStore, without_part
 from silos.results import result_digest, write_result
-from silos.review import Approved, View, read_view, review
-from silos.streams import DirectListener
+from silos.review import Approved, View, review
 from silos.times import from_text, utcnow
-from silos.validation import write_private
+from silos.voice import Silo, Voice
 from silos.workers import Outcome
 
-T = TypeVar("T")
 log = logging.getLogger("accord.node")
 
 GRACE_S = 2.0
-FIRST_RETRY_S, LAST_RETRY_S = 0.2, 5.0
+LOOK_BACK_S = 10.0
 MAX_SENTENCE = 1000
-
-
-@dataclass(frozen=True)
-class Silo:
-    """What every job of a node shares.  listener, endpoint: None and "" where partners cannot connect directly."""
-
-    home: Home
-    config: SiloConfig
-    identity: Identity
-    client: CoordinatorClient
-    board: Board
-    registry: Registry
-    listener: DirectListener | None = None
-    endpoint: str = ""
-
-    @property
-    def name(self) -> str:
-        return self.config.name
 
 
 @dataclass
 class Participation:
     """One job at one silo; `take_part` is the whole of it.  busy: the silo runs as many jobs as it may already.  resumes: it
-    goes on with the job after it was stopped.
+    goes on with the job after it was stopped.  waits: for persons to say yes; after a stop the next start asks again.
     """
 
-    silo: Silo
-    job: str
+    voice: Voice
     busy: bool = False
     resumes: bool = False
-    deadline: dt.datetime = field(default_factory=lambda: utcnow() + dt.timedelta(hours=1))
-    diary: Diary | None = None
+    waits: bool = False
 
     async def take_part(self) -> None:
         """Run the job's life at this silo; returns when there is nothing left to do.
 
         Raises: SiloError if not even a refusal could be delivered.
         """
-        view = await self._view()
+        view = await self.voice.view()
         if self.silo.name not in view.participants or view.state in FINAL:
             return
-        self.deadline = _deadline(view)
-        diary = self.diary = self._diary(view)
+        self.voice.deadline = _deadline(view)
+        diary = self.voice.open_diary(view)
         if diary.closed:
             return
         diary.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -107,47 +83,70 @@ class Participation:
             self._tidy()
             return
         if view.state == "disclosed" and self.busy:
-            await self._say_last("refused", {"reason": f"{self.silo.name} runs as many jobs as it may", "rule": ""})
+            await self.voice.say_last(
+                "refused", {"reason": f"{self.silo.name} runs as many jobs as it may", "rule": ""}
+            )
         elif view.state == "disclosed":
             await self._consider(view)
         diary.close()
         self._tidy()
+        await self._look_back()
+
+    async def _look_back(self) -> None:
+        """Once the job has ended for all, look whether the log holds what we said; with that we also cosign it.
+
+        Raises: LogRewritten, LogForked, RosterForged, OwnNameTaken.
+        """
+        with contextlib.suppress(TimeoutError, CoordinatorUnreachable):
+            async with asyncio.timeout(LOOK_BACK_S):
+                await self.silo.board.wait(self.job, FINAL)
+            await watch.check_said(self.silo.client, self.silo.home, self.job)
 
     async def give_up(self, reason: str, step: str) -> None:
         """End a job that this silo cannot go on with; before everybody has consented that is a refusal."""
-        if self.diary is None or self.diary.closed or (self.resumes and step == "stop"):
+        diary = self.voice.diary
+        if diary is None or diary.closed or (step == "stop" and (self.resumes or self.waits)):
             return
-        await self._catch_up()
-        view = await self._view()
+        await self.voice.catch_up()
+        view = await self.voice.view()
         if view.state == "disclosed":
-            await self._say_last("refused", {"reason": reason, "rule": ""})
+            await self.voice.say_last("refused", {"reason": reason, "rule": ""})
         elif view.state not in FINAL:
-            await self._say_last("failed", {"step": step, "reason": reason, "party": ""})
-        self.diary.close()
+            await self.voice.say_last("failed", {"step": step, "reason": reason, "party": ""})
+        diary.close()
         self._tidy()
 
     async def _consider(self, view: View) -> None:
         try:
-            approved = await asyncio.to_thread(
-                review, view, self.silo.home, self.silo.name, utcnow(), self.silo.registry
-            )
+            agreed = await agree(self.silo, view, self.voice.deadline, self._wait, self._is_over)
         except (SiloError, EnvelopeError) as exc:
-            rule = exc.rule if isinstance(exc, PolicyDenied) else ""
-            log.info("job %s refused: %s", self.job, exc)
-            await self._say_last("refused", {"reason": str(exc)[:MAX_SENTENCE], "rule": rule})
+            await self._refuse(exc, exc.rule if isinstance(exc, PolicyDenied | approvals.Denied) else "")
             return
-        now = utcnow()
-        link = make_link_credentials(self.silo.name, self.job, from_text(approved.spec.valid_until), now)
+        if agreed is not None:
+            await self._consent(*agreed)
+
+    async def _consent(self, approved: Approved, people: People) -> None:
+        link = make_link_credentials(self.silo.name, self.job, from_text(approved.spec.valid_until), utcnow())
         self.resumes = approved.spec.resumes
         if self.resumes:
             leftovers.keep_link(self._folder, link)
         try:
-            await self._say("consented", self._consent_body(approved, link))
-        except CoordinatorRefused as exc:  # most likely another participant has refused meanwhile
-            await self._say_last("refused", {"reason": str(exc)[:MAX_SENTENCE], "rule": ""})
+            await self.voice.say("consented", await consent_body(self.silo, approved, link, people))
+        except SiloError as exc:  # of the coordinator: most likely another participant has refused meanwhile
+            await self._refuse(exc, "" if isinstance(exc, CoordinatorRefused) else approved.decision.rule)
             return
         log.info("job %s consented under rule '%s'", self.job, approved.decision.rule)
         await self._go(approved, link)
+
+    async def _refuse(self, why: Exception, rule: str) -> None:
+        log.info("job %s refused: %s", self.job, why)
+        await self.voice.say_last("refused", {"reason": str(why)[:MAX_SENTENCE], "rule": rule})
+
+    def _wait(self, waits: bool) -> None:
+        self.waits = waits
+
+    def _is_over(self) -> bool:
+        return self.silo.board.state(self.job) in FINAL
 
     async def _go(self, approved: Approved, link: LinkCredentials) -> None:
         """From the consent to the end."""
@@ -162,35 +161,23 @@ class Participation:
     async def _resume(self, view: View) -> bool:
         """Go on with a job that the node was in when it stopped; False if that cannot be."""
         link = leftovers.kept_link(self._folder)
-        if link is None or self.diary is None or view.state not in ("disclosed", "ready", "running"):
+        if link is None or view.state not in ("disclosed", "ready", "running"):
             return False
         self.resumes = True  # before anything is waited for: a node that is stopped again leaves the job open again
         try:
             approved = await asyncio.to_thread(
-                review, view, self.silo.home, self.silo.name, utcnow(), self.silo.registry
+                review, view, self.silo.home, self.silo.name, utcnow(), self.silo.registry, self._consented_at()
             )
         except (SiloError, EnvelopeError) as exc:
             await self.give_up(str(exc)[:MAX_SENTENCE], "restart")
             return True
-        await self._catch_up()
+        await self.voice.catch_up()
         await self._go(approved, link)
-        self.diary.close()
+        self._diary.close()
         return True
 
-    def _consent_body(self, approved: Approved, link: LinkCredentials) -> dict[str, Any]:
-        commitment = ""
-        if approved.dataset is not None:
-            salt = secrets.token_bytes(16)
-            write_private(self.silo.home.job(self.job) / "dataset.salt", salt.hex() + "\n")
-            commitment = catalogue.commitment(salt, approved.dataset.sha256)
-        return {
-            "disclosure_digest": approved.disclosure_digest,
-            "dataset_commitment": commitment,
-            "link_certificate": base64.b64encode(link.certificate_der).decode(),
-            "endpoint": self.silo.endpoint if approved.spec.links == "auto" else "",
-            "link_token": secrets.token_hex(16),
-            "valid_until": approved.spec.valid_until,
-        }
+    def _consented_at(self) -> dt.datetime:
+        return next(from_text(s.statement.time) for s in self._diary.said() if s.statement.event == "consented")
 
     async def _ended_before_ready(self) -> bool:
         try:
@@ -218,8 +205,9 @@ class Participation:
 
     async def _run(self, approved: Approved, link: LinkCredentials) -> None:
         consents = await self._verified_consents(approved)
-        if self.diary is not None and "started" not in self.diary.events():
-            await self._say(
+        await asyncio.to_thread(admission.started, self.silo.home, self.job)
+        if "started" not in self._diary.events():
+            await self.voice.say(
                 "started",
                 {
                     "links": {name: c.link for name, c in consents.items()},
@@ -241,7 +229,7 @@ class Participation:
         The coordinator only carries what they said: if we believed it, we would end the job while a partner still needs us to
         get its rows.  What does not verify has not been said.
         """
-        view, silos = await self._view(), set[str]()
+        view, silos = await self.voice.view(), set[str]()
         for silo in expected.spec.owners:
             try:
                 said = statements(silo, expected, view.entries, view.keys)
@@ -253,11 +241,25 @@ class Participation:
         return silos
 
     async def _verified_consents(self, approved: Approved) -> dict[str, Consent]:
-        view = await self._view()
+        view, me, home = await self.voice.view(), self.silo.name, self.silo.home
         if view.spec != approved.spec.document():
             raise JobFailed("consent", f"the spec changed after the consent of {self.silo.name}")
-        expected = approved.expected(self.silo.name, self.silo.identity.fingerprint)
-        return verify_consents(expected, view.entries, view.keys, utcnow())
+        expected = approved.expected(me, self.silo.identity.fingerprint)
+        consents = verify_consents(expected, view.entries, view.keys, utcnow())
+        if approved.dataset is not None:
+            mine = consents[me].body.dataset_commitment
+            await asyncio.to_thread(commitments.check_consented, home, self.job, approved.dataset, mine)
+        now = await watch.look(self.silo.client, home)
+        heads = {
+            name: (said.body.head.size, bytes.fromhex(said.body.head.root))
+            for name, said in consents.items()
+            if name != me
+        }
+        await checkpoints.check_heads(self.silo.client, home, now, heads)
+        await checkpoints.check_included(
+            self.silo.client, home, now, dict(zip(view.indexes, view.entries, strict=True))
+        )
+        return consents
 
     async def _finish(self, approved: Approved, outcome: Outcome, salt: str) -> None:
         """The log holds the result's digest before the result exists for anybody: a release cannot go unrecorded.
@@ -271,14 +273,15 @@ class Participation:
                 raise JobFailed(
                     "release", f"the worker of {me} released {extra or 'nothing'}, which is not in the spec"
                 )
-            table, said = self.silo.home.table(self.job), self.diary.events() if self.diary is not None else []
+            table, said = self.silo.home.table(self.job), self._diary.events()
             result, part = without_part(outcome.result)
             leftovers.check_table(self._folder, table, me, result)
             if spec.resumes:
                 leftovers.keep_outcome(self._folder, outcome, salt)
             if "released" not in said:
                 released = result_digest(salt, result)
-                await self._say("released", {"recipient": me, "result_digest": released, "items": outcome.items})
+                await self.voice.say("released", {"recipient": me, "result_digest": released, "items": outcome.items})
+            await asyncio.to_thread(admission.released, self.silo.home, self.job)
             leftovers.hand_out_table(self._folder, table, result)
             if part is not None:
                 ModelStore(self.silo.home.root).save(part)
@@ -290,7 +293,7 @@ class Participation:
                 salt=salt,
                 result=result,
             )
-        await self._say("finished", {"cost": outcome.cost})
+        await self.voice.say("finished", {"cost": outcome.cost})
 
     async def _fail(self, exc: Exception) -> None:
         """Say what failed; when it only looks like a lost peer, let the peer say first what happened to it."""
@@ -306,66 +309,41 @@ class Participation:
                     await self.silo.board.wait(self.job, FINAL)
         body = {"step": step[:128] or "run", "reason": str(exc)[:MAX_SENTENCE] or "no reason given", "party": party}
         if self.silo.board.state(self.job) not in FINAL:
-            await self._say_last("failed", body)
+            await self.voice.say_last("failed", body)
 
-    async def _view(self) -> View:
-        async def fetch() -> View:
-            return read_view(await self.silo.client.job(self.job), await self.silo.client.roster())
+    @property
+    def silo(self) -> Silo:
+        """The silo that takes part."""
+        return self.voice.silo
 
-        return await self._patiently(fetch)
+    @property
+    def job(self) -> str:
+        """The job's id."""
+        return self.voice.job
 
-    async def _say(self, event: str, body: Mapping[str, Any]) -> None:
-        """Make a statement and see it accepted, however often the coordinator has to be asked."""
-        if self.diary is None:
+    @property
+    def _diary(self) -> Diary:
+        if self.voice.diary is None:
             raise ValueError("the job's diary is not open")
-        try:
-            await self.diary.say(self.silo.client, event, body)
-        except CoordinatorUnreachable:
-            await self._catch_up()
-
-    async def _say_last(self, event: str, body: Mapping[str, Any]) -> None:
-        """A final statement; that the job ended in another way meanwhile is no error."""
-        try:
-            await self._say(event, body)
-        except CoordinatorRefused as exc:
-            log.info("job %s: '%s' was not accepted: %s", self.job, event, exc)
-
-    async def _catch_up(self) -> None:
-        """Post what the coordinator has not got from us yet."""
-
-        async def repeat() -> None:
-            view = read_view(await self.silo.client.job(self.job), await self.silo.client.roster())
-            if self.diary is not None:
-                await self.diary.repeat(self.silo.client, set(view.entries))
-
-        await self._patiently(repeat)
-
-    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask again while the coordinator does not answer, until the job's time is over."""
-        delay = FIRST_RETRY_S
-        while True:
-            try:
-                return await ask()
-            except CoordinatorUnreachable:
-                if utcnow() + dt.timedelta(seconds=delay) > self.deadline:
-                    raise
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, LAST_RETRY_S)
+        return self.voice.diary
 
     @property
     def _folder(self) -> Path:
         return self.silo.home.job(self.job)
 
     def _tidy(self) -> None:
-        if self.diary is not None and self.diary.closed:
-            leftovers.tidy(self._folder)
+        if self._diary.closed:
+            put_away(self.silo, self.job)
 
     def _left_s(self) -> float:
-        return max(0.0, (self.deadline - utcnow()).total_seconds())
+        return max(0.0, (self.voice.deadline - utcnow()).total_seconds())
 
-    def _diary(self, view: View) -> Diary:
-        home = self.silo.home
-        return Diary(home.job(self.job), self.silo.name, self.job, digest(view.spec), self.silo.identity)
+
+def put_away(silo: Silo, job: str) -> None:
+    """A job is over here: what was kept to go on with it goes, and what it reserved is given back unless it has started."""
+    leftovers.tidy(silo.home.job(job))
+    approvals.over(silo.home.job(job))
+    admission.ended(silo.home, job)
 
 
 def statements(silo: str, expected: Expected, entries: Sequence[bytes], keys: Mapping[str, bytes]) -> list[Statement]:

@@ -10,31 +10,35 @@ import base64
 import binascii
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from coordinator.envelope import Sealed, digest
-from silos import catalogue, policy
+from silos import admission, catalogue, policy, roster
 from silos.catalogue import Dataset
 from silos.config import Home
 from silos.consent import Expected, check_key, own_chain
 from silos.disclosure import Registry, disclosure, load_reveals
 from silos.errors import ConsentError, DisclosureError, SpecError
 from silos.models import ModelPart, ModelStore
-from silos.policy import Decision
+from silos.policy import Decision, Policy
 from silos.spec import Score, Spec, parse_spec, spec_digest
 from silos.times import from_text
 
 
 @dataclass(frozen=True)
 class View:
-    """A job as the coordinator shows it.  entries: envelopes in log order.  keys: raw identity keys by silo."""
+    """A job as the coordinator shows it.
+
+    indexes, entries: places in the log and envelopes, in log order.  keys: raw identity keys by silo.
+    """
 
     job: str
     state: str
     submitter: str
     participants: tuple[str, ...]
     spec: Any
+    indexes: tuple[int, ...]
     entries: tuple[bytes, ...]
     keys: Mapping[str, bytes]
 
@@ -43,13 +47,16 @@ class View:
 class Approved:
     """A job this silo is ready to sign for.
 
-    dataset: None for an assistant.  part: our part of the model that the job predicts with, if it does.
+    rules, policy_digest: the policy that allowed it, and the hex SHA-256 of its file.  dataset: None for an assistant.
+    part: our part of the model that the job predicts with, if it does.
     """
 
     spec: Spec
     spec_digest: str
     disclosure_digest: str
     decision: Decision
+    rules: Policy
+    policy_digest: str
     dataset: Dataset | None
     part: ModelPart | None = None
 
@@ -68,6 +75,7 @@ def read_view(job: Mapping[str, Any], roster: Sequence[Mapping[str, Any]]) -> Vi
             submitter=str(job["submitter"]),
             participants=tuple(str(p) for p in job["participants"]),
             spec=job["spec"],
+            indexes=tuple(int(e["index"]) for e in job["entries"]),
             entries=tuple(base64.b64decode(e["envelope"], validate=True) for e in job["entries"]),
             keys={str(s["silo"]): base64.b64decode(s["identity_key"], validate=True) for s in roster},
         )
@@ -88,13 +96,23 @@ def _proposal(view: View, pins: Mapping[str, str]) -> tuple[Sealed, Sealed]:
     return chain[0], chain[1]
 
 
-def review(view: View, home: Home, me: str, now: dt.datetime, registry: Registry = load_reveals) -> Approved:
+def review(
+    view: View,
+    home: Home,
+    me: str,
+    now: dt.datetime,
+    registry: Registry = load_reveals,
+    consented: dt.datetime | None = None,
+) -> Approved:
     """Decide whether `me` may and can take part in a job.
+
+    consented: when we did, if we go on with a job: the policy's hours and counts are of then.
 
     Raises: SpecError, DisclosureError, ConsentError, PolicyDenied, CatalogueError, ConfigError: the reason to refuse.
     """
-    rules = policy.load(home.policy)
-    proposed, disclosed = _proposal(view, {name: p.fingerprint for name, p in rules.partners.items()})
+    rules, policy_digest = policy.load_with_digest(home.policy)
+    known = roster.load(home)
+    proposed, disclosed = _proposal(view, known.followed({name: p.fingerprint for name, p in rules.partners.items()}))
     spec = parse_spec(proposed.statement.body.get("spec"))
     subject = spec_digest(spec)
     if spec.job != view.job or {proposed.statement.spec_digest, disclosed.statement.spec_digest} != {subject}:
@@ -106,15 +124,18 @@ def review(view: View, home: Home, me: str, now: dt.datetime, registry: Registry
     computed = disclosure(spec, registry)
     if disclosed.statement.body.get("disclosure") != computed:
         raise DisclosureError("the disclosure is not what this silo computes from the spec")
-    decision = rules.decide(spec, me, now.date())
+    decision = rules.decide(spec, me, consented or now, admission.used(home, spec.job))
+    decision = replace(decision, pins=known.followed(decision.pins))
     party = spec.party(me)
     dataset = None
     if party is not None:
         dataset = catalogue.load(home.catalogue).dataset(party.dataset)
         dataset.check(party)
         catalogue.verify_unchanged(dataset)
+    if dataset is not None and consented is None:
+        admission.foresee(home, spec, me, rules, decision.rule, dataset)
     part = _part(home, spec, me) if isinstance(spec, Score) and party is not None else None
-    return Approved(spec, subject, digest(computed), decision, dataset, part)
+    return Approved(spec, subject, digest(computed), decision, rules, policy_digest, dataset, part)
 
 
 def _part(home: Home, spec: Score, me: str) -> ModelPart:

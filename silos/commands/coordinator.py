@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from silos.commands import audit
 from silos.commands.common import JsonOption, print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="Run a coordinator: post office and notary, without any data.")
@@ -23,11 +24,15 @@ def init(
     home: CoordinatorHome,
     host: Annotated[list[str], typer.Option("--host", help="A name or address it is reached by; repeatable.")],
     origin: Annotated[str, typer.Option(help="The log's name, for example example.org/accord.")] = "accord.local/log",
+    database: Annotated[
+        str,
+        typer.Option(help="An empty PostgreSQL database, postgresql://...; without it, an SQLite file in the home."),
+    ] = "",
 ) -> None:
     """Make the keys, certificates and database of a new coordinator."""
     from coordinator.server import init_home
 
-    init_home(home, host, origin)
+    init_home(home, host, origin, database)
     typer.echo(f"coordinator made in {home}")
 
 
@@ -64,6 +69,21 @@ def token(
         typer.echo(text)
 
 
+@app.command()
+def tiles(
+    home: CoordinatorHome,
+    output: Annotated[Path, typer.Option(help="The directory to write; what is there already is added to.")],
+    entries: Annotated[
+        bool, typer.Option("--entries", help="Also the entries of all jobs; for who may read every one of them.")
+    ] = False,
+) -> None:
+    """Write the log as static C2SP tiles, with the newest checkpoint and its cosignatures."""
+    from coordinator.server import export_tiles
+
+    written, size = export_tiles(home, output, entries=entries)
+    typer.echo(f"{output} has the log's {size} entries; {written} files are new")
+
+
 @app.command("silos")
 def silos_(home: CoordinatorHome, as_json: JsonOption = False) -> None:
     """List every silo that was enrolled."""
@@ -86,9 +106,29 @@ def silos_(home: CoordinatorHome, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def revoke(silo: Annotated[str, typer.Argument(help="The silo's name.")], home: CoordinatorHome) -> None:
-    """Stop accepting a silo; its open connections are closed within seconds."""
+def revoke(
+    silo: Annotated[str, typer.Argument(help="The silo's name.")],
+    home: CoordinatorHome,
+    reason: Annotated[str, typer.Option(help="Why; it stands in the log.")] = "revoked by the operator",
+) -> None:
+    """Stop accepting a silo's key, and say so in the log; its open connections are closed within seconds."""
     from coordinator.server import revoke as revoke_silo
 
-    revoke_silo(home, silo)
+    revoke_silo(home, silo, reason)
     typer.echo(f"{silo} is revoked")
+
+
+@app.command()
+def export(
+    home: CoordinatorHome,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The zip file to write.")],
+    since: audit.Since = "",
+    begin: audit.Begin = "",
+    end: audit.End = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Write the evidence of all jobs that the options choose, or of all, as `accord audit export` does for a silo."""
+    from silos.bundle import export_all
+
+    earlier, choice = audit.chosen(since or ("" if begin or end else "0"), begin, end, alone=True)
+    audit.tell(export_all(home, output, choice, earlier), as_json)

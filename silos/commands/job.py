@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from silos.commands import approve
 from silos.commands.common import HomeOption, JsonOption, console, open_home, print_json, print_table, with_client
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ def watch(job: JobArgument, home: HomeOption, as_json: JsonOption = False) -> No
     """Follow a job to its end; exit code 1 unless it ends as done."""
     from silos.commands.watch import watch_job
 
+    waiting = approve.waiting_line(open_home(home), job)
+    if waiting:
+        typer.echo(waiting, err=True)
     view = with_client(home, lambda client: watch_job(client, job, console(errors=True)))
     if as_json:
         print_json(_plain(view))
@@ -72,6 +76,9 @@ def show(job: JobArgument, home: HomeOption, as_json: JsonOption = False) -> Non
         print_json({**_plain(view), "statements": said})
         return
     _print_job(view)
+    waiting = approve.waiting_line(open_home(home), job)
+    if waiting:
+        typer.echo(waiting)
     print_table(["time", "silo", "statement"], [(s["time"], s["silo"], s["event"]) for s in said])
     _print_costs(said)
     for statement in said:
@@ -161,6 +168,10 @@ def cancel(
 
     with_client(home, work)
     typer.echo(f"job {job} is cancelled")
+
+
+for _answer in (approve.pending, approve.approve, approve.deny, approve.withdraw):
+    app.command()(_answer)
 
 
 def _plain(view: dict[str, Any]) -> dict[str, Any]:

@@ -14,26 +14,23 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
 from coordinator import server
-from silos import bundle, catalogue, config, diary, enrol, policy, results
+from silos import bundle, catalogue, config, diary, enrol, policy
 from silos.client import CoordinatorClient, connect
 from silos.commands.job import statements
 from silos.commands.watch import watch_job
 from silos.config import Home
-from silos.disclosure import disclosure, render
+from silos.disclosure import disclosure
 from silos.errors import JobFailed, SiloError
 from silos.request import load_request
-from silos.spec import Glm, Spec, spec_digest
+from silos.spec import Spec, spec_digest
 from silos.spec_parts import Randomness
 from silos.verify import Report, verify_bundle
 
@@ -55,7 +52,30 @@ join = ["email"]
 label = {label}
 train = ["*"]
 release = ["coefficients", "auc", "counts"]
+
+[record]
+controller = "{controller}"
+contact = "privacy@{silo}.example"
+
+[datasets.{dataset}]
+legal_basis = "{basis}"
+categories = {categories}
+subjects = ["credit card customers"]
+retention_days = 365
+transfers = "none"
 """
+_RECORDS = {
+    "lender": {
+        "controller": "Lender Bank plc (demonstration)",
+        "basis": "contract, GDPR Art. 6(1)(b)",
+        "categories": ["credit limits", "age, sex, education, marital status", "repayment status"],
+    },
+    "platform": {
+        "controller": "Payments Platform Ltd (demonstration)",
+        "basis": "legitimate interests, GDPR Art. 6(1)(f)",
+        "categories": ["repayment status", "bill amounts", "payments"],
+    },
+}
 _DEALER_RULE = '\n[dealer]\nfor = ["lender", "platform"]\n'
 
 
@@ -149,7 +169,14 @@ def _register(made: World) -> None:
         partner = next(s for s in DATASETS if s != silo)
         label = '["default"]' if silo == "lender" else "[]"
         with home.policy.open("a", encoding="utf-8") as text:
-            text.write(_RULE.format(dataset=name, partner=partner, dealers=json.dumps(dealers), label=label))
+            record = {
+                key: json.dumps(value) if isinstance(value, list) else value for key, value in _RECORDS[silo].items()
+            }
+            text.write(
+                _RULE.format(
+                    silo=silo, dataset=name, partner=partner, dealers=json.dumps(dealers), label=label, **record
+                )
+            )
         made.say(f"{silo} registered '{name}': {data.rows:,} rows, {len(data.columns)} columns; policy in policy.toml")
     for dealer in dealers:
         with made.home(dealer).policy.open("a", encoding="utf-8") as text:
@@ -158,7 +185,12 @@ def _register(made: World) -> None:
 
 async def run_job(made: World, request: Path, watcher: str = "lender") -> tuple[Spec, dict[str, Any]]:
     """Submit a request as an analyst at `watcher` and follow it to its end; returns the spec and the final view."""
-    home, spec = made.home(watcher), load_request(request)
+    return await watch(made, load_request(request), watcher)
+
+
+async def watch(made: World, spec: Spec, watcher: str = "lender") -> tuple[Spec, dict[str, Any]]:
+    """Submit a job as an analyst at `watcher` and follow it to its end; returns the spec and the final view."""
+    home = made.home(watcher)
     record = diary.Diary(home.job(spec.job), watcher, spec.job, spec_digest(spec), home.load_identity())
     async with connect(home) as client:
         await _wait_for_nodes(client, made)
@@ -199,19 +231,6 @@ def verify(made: World, spec: Spec, path: Path) -> Report:
     return verify_bundle(path, log_key, pins, [made.home(silo).result(spec.job) for silo in DATASETS])
 
 
-def tamper(source: Path, target: Path) -> str:
-    """Copy a bundle with one bit of one signed entry changed; returns that member's name."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
-        entries = [name for name in old.namelist() if name.startswith("entries/")]
-        changed = entries[len(entries) // 2]
-        for name in old.namelist():
-            content = bytearray(old.read(name))
-            if name == changed:
-                content[len(content) // 2] ^= 1
-            new.writestr(name, bytes(content))
-    return changed
-
-
 def write_request(root: Path, randomness: Randomness) -> Path:
     """The demonstration's request with its randomness from elsewhere, as a file in `root`."""
     by_dealer = 'dealer = "dealer"\n'
@@ -229,6 +248,8 @@ def main(keep: Path | None = None, randomness: Randomness = "dealer") -> int:
     keep: leave all homes, logs and the bundle in this directory.  randomness: as in the job spec; with "ot" there is no
     dealer at all.
     """
+    from silos.demo import story
+
     console = Console(highlight=False)
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise SiloError(f"the directory {keep} is not empty")
@@ -240,7 +261,7 @@ def main(keep: Path | None = None, randomness: Randomness = "dealer") -> int:
             if warming.poll() is None:
                 console.print("  loading the numeric kernels (compiled once per installation) …")
                 warming.wait()
-            return _story(made, write_request(root, randomness))
+            return story.tell(made, write_request(root, randomness))
     finally:
         warming.kill()
         warming.wait()
@@ -248,75 +269,6 @@ def main(keep: Path | None = None, randomness: Randomness = "dealer") -> int:
             shutil.rmtree(root)
         else:
             console.print(f"everything is in {root}", soft_wrap=True)
-
-
-def _story(made: World, request: Path) -> int:
-    from silos.demo.reference import reference
-
-    console = made.console
-    console.print(
-        "\nThe analyst submits one job: align by e-mail → train on both silos' columns → evaluate on held-out rows → release",
-        soft_wrap=True,
-    )
-    start = time.monotonic()
-    spec, view = asyncio.run(run_job(made, request))
-    seconds = time.monotonic() - start
-    if view["state"] != "done":
-        console.print(f"[red]the job is {view['state']}: {view['reason']}[/red]")
-        return 1
-    if not isinstance(spec, Glm):
-        raise TypeError(f"the demonstration trains a model; {request} does not")
-    paths = {silo: {"path": str(HERE / file), "format": "parquet"} for silo, (_, file) in DATASETS.items()}
-    clear = reference(spec, paths)
-    released = {silo: results.read_result(made.home(silo).result(spec.job))["result"] for silo in DATASETS}
-    _table(console, spec, view, released, clear, seconds)
-    console.print("\n[bold]Who learned what[/bold]")
-    console.print("\n".join(render(disclosure(spec))), markup=False, soft_wrap=True)
-    console.print("\n[bold]Evidence[/bold]")
-    path, copy = made.root / "bundle.zip", made.root / "tampered.zip"
-    honest = export(made, spec, path)
-    for check in honest.checks:
-        console.print(f"  {'✓' if check.ok else '✗'} {check.name}: {check.detail}", markup=False, soft_wrap=True)
-    console.print("bundle verified" if honest.ok else f"bundle REFUSED: {honest.reason}", markup=False)
-    changed = tamper(path, copy)
-    forged = verify(made, spec, copy)
-    console.print(f"\nA copy with one bit of {changed} changed:", markup=False)
-    console.print("bundle verified" if forged.ok else f"bundle REFUSED: {forged.reason}", markup=False, soft_wrap=True)
-    return 0 if honest.ok and not forged.ok else 1
-
-
-def _table(
-    console: Console, spec: Glm, view: dict[str, Any], released: dict[str, Any], clear: Any, seconds: float
-) -> None:
-    costs = job_costs(view)
-    title = "One logistic regression over both organisations' columns"
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, show_header=False)
-    table.add_column("")
-    table.add_column("", justify="right")
-    rows = released[spec.active]["rows"]
-    table.add_row("rows matched", f"{rows['matched']:,}")
-    table.add_row("of these trained on / held out", f"{rows['training']:,} / {rows['held_out']:,}")
-    for silo in spec.owners:
-        inputs = len(released[silo]["model"]["inputs"])
-        table.add_row(f"AUC, {silo} alone ({inputs} inputs and the label)", f"{clear.alone[silo]:.4f}")
-    table.add_row("[bold]AUC, together under MPC[/bold]", f"[bold]{released[spec.active]['auc']}[/bold]")
-    table.add_row("AUC, same model in the clear (scikit-learn)", f"{clear.joint:.4f}")
-    table.add_row("seconds, from submission to the last release", f"{seconds:.1f}")
-    for stage in ("align", "train", "evaluate"):
-        table.add_row(f"  of these {stage}", costs[spec.active]["seconds"].get(stage, "-"))
-    table.add_row("communication rounds", str(costs[spec.active]["rounds"]))
-    names = spec.participants
-    for i, one in enumerate(names):
-        for other in names[i + 1 :]:
-            total = costs[one]["bytes_sent"].get(other, 0) + costs[other]["bytes_sent"].get(one, 0)
-            table.add_row(f"MB between {one} and {other}", f"{total / 1e6:.2f}")
-    table.add_row("correlated randomness from", spec.randomness)
-    for kind, used in sorted(costs[spec.active]["randomness"].items()):
-        amount = f"{used['correlations']:,} / {used['words']:,}"
-        table.add_row(f"  {kind}: correlations / words at {spec.active}", amount)
-    table.add_row("peak memory of a worker, MiB", str(max(costs[n]["peak_mib"] for n in names)))
-    console.print()
-    console.print(table)
 
 
 def job_costs(view: dict[str, Any]) -> dict[str, dict[str, Any]]:

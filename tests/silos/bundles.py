@@ -18,12 +18,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from coordinator.envelope import Statement, canonical, digest, fingerprint, parse, seal
 from silos.verify import Report, verify_bundle
+from tests.coordinator.world import RECORD
 
 JOB, OTHER_JOB = "0f" * 16, "1e" * 16
 ORIGIN = "log.example/accord"
 OWNERS, DEALER = ("lender", "platform"), "dealer"
 PARTICIPANTS = (*OWNERS, DEALER)
 SALT = "5a" * 16
+HEAD: dict[str, Any] = {
+    "size": 0,
+    "root": hashlib.sha256(b"").hexdigest(),
+}  # replaced by the log's when the consent is recorded
 RESULT = {"auc": "0.774", "counts": {"matched": 812}}
 
 
@@ -70,6 +75,18 @@ def path(m: int, leaves: list[bytes]) -> list[bytes]:
     if m < k:
         return [*path(m, leaves[:k]), tree(leaves[k:])]
     return [*path(m - k, leaves[k:]), tree(leaves[:k])]
+
+
+def cover(leaves: list[bytes], low: int, high: int, held: set[int], sizes: set[int]) -> list[bytes]:
+    """The largest complete subtrees without a leaf that is held, or a size inside, from the top down."""
+    count = high - low
+    if count == 0 or (count == 1 and low in held):
+        return []
+    inside = any(low <= i < high for i in held) or any(low < n < high for n in sizes)
+    if count & (count - 1) == 0 and not inside:
+        return [tree(leaves[low:high])]
+    middle = low + split(count)
+    return [*cover(leaves, low, middle, held, sizes), *cover(leaves, middle, high, held, sizes)]
 
 
 def growth(m: int, leaves: list[bytes], whole: bool = True) -> list[bytes]:
@@ -169,6 +186,12 @@ def consent(silo: str, disclosed: str) -> dict[str, Any]:
         "endpoint": "",
         "link_token": "ab" * 16,
         "valid_until": "2026-03-01T11:00:00Z",
+        "head": HEAD,
+        "rule": "credit-model" if silo in OWNERS else "",
+        "policy_digest": "cd" * 32,
+        "approvals": [],
+        "record": dict(RECORD) if silo in OWNERS else None,
+        "budget": [],
     }
 
 
@@ -215,6 +238,9 @@ class Ledger:
         spec_digest = digest(play.steps[0].body.get("spec", SPEC))
         for number, step in enumerate(play.steps):
             silo = step.as_silo or step.silo
+            if step.event == "consented" and step.body.get("head") is HEAD:
+                root = tree(self.entries).hex()
+                step.body = {**step.body, "head": {"size": len(self.entries), "root": root}}
             seq, prev = self.chains.get((silo, step.job), (0, ""))
             of = spec_digest if step.spec_digest is None else step.spec_digest
             place = (seq if step.seq is None else step.seq, prev if step.prev is None else step.prev)
@@ -236,22 +262,46 @@ class Ledger:
         said = [(s.silo, s.event) for s in (parse(e).statement for e in self.entries)]
         return len(said) - 1 - said[::-1].index((silo, event))
 
-    def files(self, job: str = JOB) -> dict[str, bytes]:
-        """The members of an honest exporter's bundle."""
+    def files(self, *jobs: str) -> dict[str, bytes]:
+        """The members of an honest exporter's bundle of these jobs, of JOB if none is named."""
+        jobs = jobs or (JOB,)
         said = [parse(e).statement for e in self.entries]
-        speakers = {s.silo for s in said if s.job == job}
-        chosen = [i for i, s in enumerate(said) if s.job == job or (s.event == "enrolled" and s.silo in speakers)]
+        speakers = {s.silo for s in said if s.job in jobs}
+        roster = [i for i, s in enumerate(said) if not s.job and s.body.get("silo", s.silo) in speakers]
+        held = {i for i, s in enumerate(said) if s.job in jobs} | set(roster)
+        heads = {s.body["head"]["size"] for s in said if s.job in jobs and s.event == "consented"}
+        return self.members({job: [i for i, s in enumerate(said) if s.job == job] for job in jobs}, roster, held, heads)
+
+    def members(
+        self, jobs: dict[str, list[int]], roster: list[int], held: set[int], sizes: set[int]
+    ) -> dict[str, bytes]:
+        """Any choice of entries as a bundle."""
         size = len(self.entries)
-        files = {
-            "manifest.json": canonical({"v": 1, "job": job, "origin": ORIGIN, "size": size}),
+        manifest = {"v": 1, "origin": ORIGIN, "size": size, "sizes": sorted(n for n in sizes if n < size)}
+        hashes = cover(self.entries, 0, size, held, sizes)
+        return {
+            "manifest.json": canonical(manifest),
             "checkpoint": checkpoint(self.entries).encode(),
             "log.vkey": f"{vkey()}\n".encode(),
+            "roster": self.lines(roster),
+            "hashes": b"".join(b64(h).encode() + b"\n" for h in hashes),
+            **{f"jobs/{job}": self.lines(indices) for job, indices in jobs.items()},
         }
-        for i in chosen:
-            files[f"entries/{i:08d}.json"] = self.entries[i]
-            proof = {"index": i, "size": size, "hashes": [b64(h) for h in path(i, self.entries)]}
-            files[f"proofs/{i:08d}.json"] = canonical(proof)
-        return files
+
+    def lines(self, indices: list[int]) -> bytes:
+        return b"".join(b"%d %s\n" % (i, self.entries[i]) for i in indices)
+
+
+def with_entry(files: dict[str, bytes], index: int, envelope: bytes | None) -> dict[str, bytes]:
+    """A bundle with one entry's line replaced, or taken out."""
+    changed = dict(files)
+    for name in (n for n in files if n == "roster" or n.startswith("jobs/")):
+        rows = files[name].splitlines(keepends=True)
+        for place, row in enumerate(rows):
+            if row.startswith(b"%d " % index):
+                rows[place] = b"" if envelope is None else b"%d %s\n" % (index, envelope)
+        changed[name] = b"".join(rows)
+    return changed
 
 
 def ledger(*extra: str) -> Ledger:

@@ -52,7 +52,7 @@ def tls(sock: socket.socket, me: str, peer: str, **changed: Any) -> TlsLink:
 
 
 def mesh(
-    names: Sequence[str], timeout_s: float = BOUND_S, uncounted: frozenset[str] = frozenset()
+    names: Sequence[str], timeout_s: float = BOUND_S, uncounted: frozenset[str] = frozenset(), told: Any = None
 ) -> dict[str, LinkChannel]:
     """One channel per participant, every pair connected.  timeout_s: of the channels, not of the handshakes."""
     sockets: dict[str, dict[str, socket.socket]] = {name: {} for name in names}
@@ -62,7 +62,7 @@ def mesh(
 
     def join(me: str) -> LinkChannel:
         links = open_links(me, names, sockets[me], OWN[me], CERTIFICATES, BOUND_S)
-        return LinkChannel(me, names, SESSION, links, timeout_s, uncounted=uncounted - {me})
+        return LinkChannel(me, names, SESSION, links, timeout_s, uncounted=uncounted - {me}, told=told)
 
     channels = together(*(lambda name=name: join(name) for name in names))  # type: ignore[misc]
     return dict(zip(names, channels, strict=True))

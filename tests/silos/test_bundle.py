@@ -13,7 +13,7 @@ import pytest
 
 from coordinator.envelope import Statement, parse
 from coordinator.merkle import leaf_hash
-from silos.bundle import BundleError, LogReader, Summary, export, pack
+from silos.bundle import BundleError, Choice, LogReader, Summary, export, export_many, pack
 from silos.client import CoordinatorClient, LogEntry
 from silos.verify import verify_bundle
 from tests.silos import bundles
@@ -82,7 +82,7 @@ def test_an_export_verifies(tmp_path: Path) -> None:
     client, path = Coordinator(), tmp_path / "bundle.zip"
     summary = run(client, path)
     assert summary.report.ok, summary.report.reason
-    assert (summary.path, summary.job, summary.log_size, summary.entries) == (path, JOB, len(LOG.entries), 17)
+    assert (summary.path, summary.jobs, summary.log_size, summary.entries) == (path, (JOB,), len(LOG.entries), 17)
     assert verify_bundle(path, vkey()).ok
     assert client.asked == [(n, 21) for n in range(0, 21, 3)]
     with zipfile.ZipFile(path) as archive:
@@ -100,13 +100,13 @@ def test_the_file_is_the_owners(tmp_path: Path) -> None:
     assert run(Coordinator(), tmp_path / "bundle.zip").path.stat().st_mode & 0o077 == 0
 
 
-def test_later_entries_of_others_are_left_out(tmp_path: Path) -> None:
+def test_later_entries_of_others_are_left_out_and_later_keys_of_speakers_are_not(tmp_path: Path) -> None:
     log = ledger().record(honest())
     log.enrol("platform", "platform's second key")
     log.noise()
     summary = run(Coordinator(log.entries), tmp_path / "bundle.zip")
     assert summary.report.ok, summary.report.reason
-    assert (summary.log_size, summary.entries) == (23, 17)
+    assert (summary.log_size, summary.entries) == (23, 18)
 
 
 def test_an_earlier_checkpoint_is_proven(tmp_path: Path) -> None:
@@ -230,3 +230,102 @@ def test_the_real_client_can_be_read_from() -> None:
     for name in ("checkpoint", "log_entries", "job"):
         assert asyncio.iscoroutinefunction(getattr(CoordinatorClient, name))
         assert asyncio.iscoroutinefunction(getattr(LogReader, name))
+
+
+# --- many jobs
+
+
+def many(client: LogReader, path: Path, **options: Any) -> Summary:
+    return asyncio.run(export_many(client, path, **{"log_key": vkey(), "choice": Choice(), **options}))
+
+
+NAMES = [f"{n:032x}" for n in (1, 2, 3)]
+
+
+def three_jobs() -> list[bytes]:
+    """One after the other, on the first, second and third of March."""
+    log = ledger()
+    for day, name in enumerate(NAMES, 1):
+        play = honest({**bundles.SPEC, "job": name, "valid_until": f"2026-03-{day:02d}T12:00:00Z"})
+        for step in play.steps:
+            step.job, step.time = name, step.time.replace("-03-01", f"-03-{day:02d}")
+            if step.event == "consented":
+                step.body["valid_until"] = f"2026-03-{day:02d}T11:00:00Z"
+        log.record(play)
+    return log.entries
+
+
+THREE = three_jobs()
+
+
+class Operator(Coordinator):
+    """Shows everything."""
+
+    def shows(self, envelope: bytes) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("choice", "jobs"),
+    [
+        (Choice(), [*NAMES, OTHER_JOB]),
+        (Choice(start=22), [*NAMES[1:], OTHER_JOB]),
+        (Choice(start=50), [NAMES[2]]),
+        (Choice(begin="2026-03-02T00:00:00Z"), NAMES[1:]),
+        (Choice(begin="2026-03-02T10:08:00Z", end="2026-03-03T09:00:00Z"), [NAMES[1]]),
+        (Choice(end="2026-03-01T10:00:00Z"), [NAMES[0], OTHER_JOB]),
+    ],
+)
+def test_jobs_are_chosen_by_place_and_time(tmp_path: Path, choice: Choice, jobs: list[str]) -> None:
+    summary = many(Operator(THREE), tmp_path / "bundle.zip", choice=choice)
+    assert summary.jobs == tuple(jobs)
+    real = [c for c in summary.report.checks if OTHER_JOB not in c.name]
+    assert all(c.ok for c in real), summary.report.reason
+
+
+def test_a_bundle_of_everything_needs_no_hash(tmp_path: Path) -> None:
+    summary = many(Operator(THREE), tmp_path / "bundle.zip")
+    with zipfile.ZipFile(summary.path) as archive:
+        assert archive.read("hashes") == b""
+        assert sorted(archive.namelist())[1:5] == ["hashes", f"jobs/{NAMES[0]}", f"jobs/{NAMES[1]}", f"jobs/{NAMES[2]}"]
+    assert summary.entries == len(THREE) == 53
+
+
+def test_all_jobs_since_a_checkpoint_of_which_a_silo_sees_its_own(tmp_path: Path) -> None:
+    class Partner(Coordinator):
+        def shows(self, envelope: bytes) -> bool:
+            return parse(envelope).statement.job in ("", *NAMES)
+
+    kept, since = bundles.checkpoint(THREE[:30]), tmp_path / "kept"
+    since.write_text(kept, encoding="utf-8")
+    own: dict[str, list[bytes]] = {name: [] for name in NAMES}
+    for envelope in THREE:
+        said = parse(envelope).statement
+        if said.silo == "lender" and said.job:
+            own[said.job].append(envelope)
+    summary = many(Partner(THREE), tmp_path / "bundle.zip", earlier=kept, own=own.__getitem__)
+    assert summary.jobs == tuple(NAMES[1:])
+    assert summary.report.ok, summary.report.reason
+    assert verify_bundle(summary.path, vkey(), since=since).ok
+    lost = [e for e in THREE if e != own[NAMES[2]][-1]]
+    with pytest.raises(
+        BundleError, match=f"does not hold the 'finished' entry number 3 of lender about job {NAMES[2]}"
+    ):
+        many(Partner(lost), tmp_path / "bundle.zip", own=own.__getitem__)
+
+
+def test_what_was_said_after_the_log_was_read_is_not_missing(tmp_path: Path) -> None:
+    """A job goes on while we export: the account of it is newer than the log that was read."""
+
+    class Growing(Operator):
+        async def job(self, job: str) -> dict[str, Any]:
+            about = [e for e in THREE if parse(e).statement.job == job]
+            return {"entries": [{"envelope": bundles.b64(e)} for e in about]}
+
+    summary = many(Growing(THREE[:50]), tmp_path / "bundle.zip", own=lambda _: [])
+    assert summary.jobs == (*NAMES, OTHER_JOB)
+
+
+def test_a_choice_without_a_job_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="has no entry about a job that this silo may see and that was asked for"):
+        many(Operator(THREE), tmp_path / "bundle.zip", choice=Choice(begin="2027-01-01T00:00:00Z"))

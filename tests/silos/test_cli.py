@@ -23,13 +23,18 @@ from tests.silos.world import JOB, coordinator_world, enrolled_world, registry, 
 
 EXPECTED = {
     "demo",
-    *(f"coordinator {c}" for c in ("init", "serve", "token", "silos", "revoke")),
-    *(f"silo {c}" for c in ("init", "join", "serve", "status", "partners", "pin")),
-    *(f"dataset {c}" for c in ("add", "list")),
+    *(f"coordinator {c}" for c in ("init", "serve", "token", "silos", "revoke", "tiles", "export")),
+    *(f"silo {c}" for c in ("init", "join", "serve", "status", "partners", "pin", "rotate")),
+    *(f"dataset {c}" for c in ("add", "list", "prove", "check")),
     *(f"job {c}" for c in ("submit", "watch", "show", "list", "result", "summary", "report", "cancel")),
+    *(f"job {c}" for c in ("pending", "approve", "deny", "withdraw")),
+    "approver new",
+    "approvals serve",
+    *(f"policy {c}" for c in ("check", "explain", "simulate", "schema")),
+    *(f"budget {c}" for c in ("show", "history")),
     *(f"model {c}" for c in ("list", "show", "card", "export", "delete", "drift", "scorecard")),
     *(f"match {c}" for c in ("run", "preview", "result")),
-    *(f"audit {c}" for c in ("export", "checkpoint", "verify")),
+    *(f"audit {c}" for c in ("export", "checkpoint", "verify", "script", "proof", "report")),
 }
 
 

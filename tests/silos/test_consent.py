@@ -18,6 +18,7 @@ from silos.identity import Identity
 from silos.link_tls import make_link_credentials
 from silos.spec import Spec, spec_digest
 from silos.times import to_text
+from tests.coordinator.world import RECORD
 from tests.silos.world import JOB, NOW, make_spec, registry
 
 LATER = NOW + dt.timedelta(hours=1)
@@ -52,6 +53,12 @@ class Case:
             "endpoint": "",
             "link_token": "d" * 32,
             "valid_until": to_text(LATER),
+            "head": {"size": 1, "root": "e" * 64},
+            "rule": "" if name == "dealer" else "credit-model",
+            "policy_digest": "a" * 64,
+            "approvals": [],
+            "record": None if name == "dealer" else dict(RECORD),
+            "budget": [],
             **changes,
         }
 

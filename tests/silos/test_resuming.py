@@ -23,11 +23,11 @@ from silos.consent import Expected
 from silos.diary import Diary
 from silos.errors import ConsentError, JobFailed
 from silos.identity import Identity
-from silos.participation import Participation
 from silos.results import read_result, result_digest
 from silos.review import View
 from silos.spec import Spec, spec_digest
 from silos.times import to_text, utcnow
+from silos.voice import Voice
 from silos.workers import Outcome
 from tests.silos.test_node import FINAL, body, events
 from tests.silos.world import MATCHERS, World, enrolled_world, make_spec, running_nodes
@@ -224,9 +224,9 @@ async def test_nothing_stays_of_a_job_that_ended_before_its_task_had_a_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The node came back and found the job running; the task hears of the end first and does nothing."""
-    fetch, looking = Participation._view, set[str]()
+    fetch, looking = Voice.view, set[str]()
 
-    async def late(self: Participation) -> View:
+    async def late(self: Voice) -> View:
         looking.add(self.silo.name)
         await self.silo.board.wait(self.job, FINAL)
         return await fetch(self)
@@ -237,7 +237,7 @@ async def test_nothing_stays_of_a_job_that_ended_before_its_task_had_a_look(
             await world.submit(spec)
             await world.until(client, spec.job, {"running"})
             await until(lambda: len(left(world, spec.job)) == 2)
-        monkeypatch.setattr(Participation, "_view", late)
+        monkeypatch.setattr(Voice, "view", late)
         async with running_nodes(world, *OWNERS):
             await until(lambda: looking >= set(OWNERS))
             diary = Diary(home.job(spec.job), "lender", spec.job, spec_digest(spec), home.load_identity())
@@ -393,7 +393,7 @@ async def test_a_forged_release_is_not_believed(
             entries = [base64.b64decode(entry["envelope"]) for entry in view["entries"]]
             own = [sealed for sealed in map(parse, entries) if sealed.statement.silo == "lender"]
             (forged,) = chain(forger, spec, "released", start=len(own), prev=own[-1].payload_digest)
-            return {**view, "entries": [*view["entries"], {"envelope": base64.b64encode(forged).decode()}]}
+            return {**view, "entries": [*view["entries"], {"index": 9, "envelope": base64.b64encode(forged).decode()}]}
         return view
 
     def lost_and_lied_to(_: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.envelope import canonical, digest
+from coordinator.envelope import canonical, digest, parse
 from silos.verify import verify_bundle
 from tests.silos import bundles
 from tests.silos.bundles import (
@@ -30,6 +30,7 @@ from tests.silos.bundles import (
     pin_of,
     refused,
     vkey,
+    with_entry,
     write,
     zipped,
 )
@@ -113,15 +114,18 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path: Path, name: str) -> None:
         report = verify_bundle(write(tmp_path, {**FILES, name: bytes(data)}))
         assert not report.ok, (name, position, bit)
         assert report.reason
-        if match := re.fullmatch(r"(entries|proofs)/(\d+)\.json", name):
-            folder, index = match[1], int(match[2])
-            expected = rf"entry {index}\b.*its bytes are not what the log recorded$|proofs/{index:08d}\.json"
-            assert re.search(expected, report.reason), (position, report.reason)
-            assert folder == "proofs" or "its bytes are not what the log recorded" in report.reason
-        else:
-            assert re.match(rf"{re.escape(name)}: |checkpoint: |entry 5, .* the manifest of ", report.reason), (
-                report.reason
-            )
+        where = rf"{re.escape(name)}: |checkpoint: |the bundle is not of this log: |entry \d+\b|job "
+        assert re.match(where, report.reason), (position, report.reason)
+
+
+def test_a_flipped_bit_in_an_entry_names_it(tmp_path: Path) -> None:
+    index, silo = LOG.index("platform", "consented"), "platform"
+    entry = LOG.entries[index]
+    for position in range(len(b'{"payload":"'), entry.index(b'","payloadType') - 4, 97):
+        changed = bytearray(entry)
+        changed[position] = changed[position] ^ 3 if chr(changed[position] ^ 3).isalnum() else ord("A")
+        report = verify_bundle(write(tmp_path, with_entry(FILES, index, bytes(changed))))
+        refused(report, rf"^entry {index}(, 'consented' by {silo})?: it ")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -132,29 +136,63 @@ def test_added_and_lost_bytes_are_refused(tmp_path: Path, name: str, edit: Calla
 
 def test_a_tampered_entry_is_named_with_event_and_silo(tmp_path: Path) -> None:
     index = LOG.index("platform", "consented")
-    envelope = json.loads(FILES[f"entries/{index:08d}.json"])
+    envelope = json.loads(LOG.entries[index])
     envelope["signatures"][0]["sig"] = bundles.b64(b"\0" * 64)
-    report = verify_bundle(write(tmp_path, {**FILES, f"entries/{index:08d}.json": canonical(envelope)}))
-    assert report.reason == f"entry {index}, 'consented' by platform: its bytes are not what the log recorded"
-    assert [c.ok for c in report.checks].count(False) == 1
+    report = verify_bundle(write(tmp_path, with_entry(FILES, index, canonical(envelope))))
+    sentence = f"entry {index}, 'consented' by platform: it is not signed with the key that platform enrolled"
+    assert report.reason == sentence
+    assert [c.name for c in report.checks if not c.ok] == [f"entry {index}", "tree"]
+
+
+LEAD = (
+    "^the bundle is not of this log: its entries and hashes do not lead to the checkpoint's root:"
+    " one was changed, moved, added or left out$"
+)
 
 
 def test_a_rewritten_entry_with_a_right_signature_is_still_not_in_the_log(tmp_path: Path) -> None:
     play = honest()
-    play.get("lender", "released").body["items"] = ["auc"]
-    index, other = LOG.index("lender", "released"), ledger().record(play)
-    name = f"entries/{index:08d}.json"
-    report = verify_bundle(write(tmp_path, {**FILES, name: other.entries[index]}))
-    refused(report, f"^entry {index}, 'released' by lender: proofs/{index:08d}.json does not show it in the log$")
+    play.get("lender", "finished").time = "2026-03-01T10:09:00Z"
+    index, other = LOG.index("lender", "finished"), ledger().record(play)
+    report = verify_bundle(write(tmp_path, with_entry(FILES, index, other.entries[index])))
+    refused(report, LEAD)
+    assert [c.name for c in report.checks if not c.ok] == ["tree"]
 
 
-@pytest.mark.parametrize("swapped", ["entries", "proofs", "both"])
-def test_entries_in_each_others_places(tmp_path: Path, swapped: str) -> None:
-    files = dict(FILES)
-    for folder in ("entries", "proofs") if swapped == "both" else (swapped,):
-        one, other = f"{folder}/00000008.json", f"{folder}/00000009.json"
-        files[one], files[other] = files[other], files[one]
-    refused(verify_bundle(write(tmp_path, files)), r"entry 8\b|proofs/00000008")
+def moved(files: dict[str, bytes], old: int, new: int) -> dict[str, bytes]:
+    """The same entry, said to stand elsewhere in the log."""
+    name = f"jobs/{JOB}"
+    rows = files[name].splitlines(keepends=True)
+    rows = [row.replace(b"%d " % old, b"%d " % new, 1) if row.startswith(b"%d " % old) else row for row in rows]
+    return {**files, name: b"".join(sorted(rows, key=lambda row: int(row.split()[0])))}
+
+
+def test_entries_in_other_places_are_refused(tmp_path: Path) -> None:
+    last = len(LOG.entries) - 1
+    swapped = with_entry(with_entry(FILES, 8, LOG.entries[9]), 9, LOG.entries[8])
+    refused(verify_bundle(write(tmp_path, swapped)), LEAD)
+    refused(verify_bundle(write(tmp_path, moved(FILES, last, last + 1))), "^the log has 21 entries, the bundle has one")
+    refused(verify_bundle(write(tmp_path, moved(FILES, 18, 17))), "^hashes: there are too |^the bundle is not")
+
+
+def test_hashes_that_are_too_many_too_few_or_in_disorder_are_refused(tmp_path: Path) -> None:
+    rows = FILES["hashes"].splitlines(keepends=True)
+    for hashes, sentence in (
+        (rows[:-1], "^hashes: there are too few of them$"),
+        ([*rows, rows[0]], "^hashes: there are too many of them$"),
+        (rows[::-1], LEAD),
+        ([b"AAAA\n", *rows[1:]], "^hashes: it holds what is no hash$"),
+        ([*rows, b"no newline"], "^hashes: it does not end where a line ends$"),
+    ):
+        refused(verify_bundle(write(tmp_path, {**FILES, "hashes": b"".join(hashes)})), sentence)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[9, 8, 10], [8, 8, 9, 10], [-1, 8], [8, 9, 10, 21], [8, 9, 10, 99], [True, 8], ["8"]]
+)
+def test_sizes_that_do_not_ascend_are_refused(tmp_path: Path, sizes: list[Any]) -> None:
+    manifest = canonical({"origin": bundles.ORIGIN, "size": 21, "sizes": sizes, "v": 1})
+    refused(verify_bundle(write(tmp_path, {**FILES, "manifest.json": manifest})), r"^manifest\.json: it")
 
 
 # --- keys that change ---
@@ -181,7 +219,10 @@ def test_an_old_key_is_refused_after_a_new_enrolment(tmp_path: Path) -> None:
     log = ledger()
     log.enrol("platform", "platform's second key")
     report = verify_bundle(write(tmp_path, log.record(honest()).files()))
-    refused(report, "'consented' by platform: it is not signed with the key that platform enrolled")
+    sentence = (
+        r"^entry \d+, 'consented' by platform: it is signed with the key of platform that was replaced in entry 5$"
+    )
+    refused(report, sentence)
 
 
 def test_a_later_enrolment_does_not_reach_back(tmp_path: Path) -> None:
@@ -206,6 +247,7 @@ def test_an_enrolment_that_is_not_self_signed_is_refused(tmp_path: Path) -> None
     body = {"identity_key": bundles.b64(bundles.public("platform"))}
     log.append(bundles.Statement("enrolled", "", "", "platform", 0, "", "2026-02-01T09:00:00Z", body), "mallory")
     report = verify_bundle(write(tmp_path, log.record(honest()).files()))
+    assert report.checks[-1].name == "roster"
     refused(report, "^entry 3, 'enrolled' by platform: it is not signed with the key that platform enrolled$")
 
 
@@ -246,29 +288,34 @@ def test_witnesses_may_sign_the_checkpoint_too(tmp_path: Path) -> None:
     assert verify_bundle(write(tmp_path, {**FILES, "checkpoint": FILES["checkpoint"] + line})).ok
 
 
-def grown(first: int) -> dict[str, bytes]:
-    size = len(LOG.entries)
-    hashes = [bundles.b64(h) for h in bundles.growth(first, LOG.entries)]
-    proof = canonical({"first": first, "second": size, "hashes": hashes})
-    return {**FILES, "earlier": bundles.checkpoint(LOG.entries[:first]).encode(), "consistency.json": proof}
+def grown(*sizes: int) -> dict[str, bytes]:
+    held = [i for i, e in enumerate(LOG.entries) if parse(e).statement.job == JOB]
+    return LOG.members({JOB: held}, [1, 2, 3, 4], {*held, 1, 2, 3, 4}, {8, 9, 10, *sizes})
 
 
 def test_an_earlier_checkpoint_is_a_prefix(tmp_path: Path) -> None:
     since = tmp_path / "kept"
-    for first in range(1, len(LOG.entries) + 1):
+    for first in range(len(LOG.entries) + 1):
         since.write_text(bundles.checkpoint(LOG.entries[:first]), encoding="utf-8")
         report = verify_bundle(write(tmp_path, grown(first)), since=since)
         assert report.ok, report.reason
+        assert {c.name: c.detail for c in report.checks}["history"] == f"the first {first} entries are those of kept"
+
+
+def test_a_bundle_that_leaves_nothing_out_connects_to_every_size(tmp_path: Path) -> None:
+    everything, since = LOG.files(JOB, bundles.OTHER_JOB), tmp_path / "kept"
+    assert everything["hashes"] == b""
+    for first in range(len(LOG.entries) + 1):
+        since.write_text(bundles.checkpoint(LOG.entries[:first]), encoding="utf-8")
+        report = verify_bundle(write(tmp_path, everything), since=since)
+        assert {c.name: c.ok for c in report.checks}["history"], report.reason
 
 
 def test_a_rewritten_history_is_refused(tmp_path: Path) -> None:
-    other = bundles.checkpoint([b"something else", *LOG.entries[1:9]])
-    files = {**grown(9), "earlier": other.encode()}
-    refused(verify_bundle(write(tmp_path, files)), "does not show that the log kept its first 9 entries")
     since = tmp_path / "kept"
-    since.write_text(other, encoding="utf-8")
-    refused(verify_bundle(write(tmp_path, grown(9)), since=since), "another history than kept, your checkpoint")
-    refused(verify_bundle(write(tmp_path, FILES), since=since), "does not connect to kept, your checkpoint of 9")
+    since.write_text(bundles.checkpoint([b"something else", *LOG.entries[1:7]]), encoding="utf-8")
+    refused(verify_bundle(write(tmp_path, grown(7)), since=since), "another history than kept, your checkpoint")
+    refused(verify_bundle(write(tmp_path, FILES), since=since), "does not connect to kept, your checkpoint of 7")
     refused(verify_bundle(write(tmp_path, FILES), since=tmp_path / "nothing"), "nothing cannot be read")
 
 
@@ -293,7 +340,7 @@ def result_file(tmp_path: Path, **changes: Any) -> Path:
 def test_a_result_file_is_the_released_one(tmp_path: Path) -> None:
     report = verify_bundle(write(tmp_path, FILES), results=[result_file(tmp_path)])
     assert report.ok, report.reason
-    assert f"is what lender released to lender in entry {LOG.index('lender', 'released')}" in report.checks[-2].detail
+    assert f"is what lender released to lender in entry {LOG.index('lender', 'released')}" in report.checks[-1].detail
 
 
 @pytest.mark.parametrize(
@@ -302,12 +349,12 @@ def test_a_result_file_is_the_released_one(tmp_path: Path) -> None:
         ({"result": {**RESULT, "auc": "0.9"}}, "no release of this job to lender has its digest"),
         ({"salt": "5b" * 16}, "no release of this job to lender has its digest"),
         ({"silo": "dealer"}, "no release of this job to dealer has its digest"),
-        ({"job": bundles.OTHER_JOB}, "it is the result of another job"),
-        ({"spec_digest": "c0" * 32}, "it is the result of another job"),
+        ({"job": bundles.OTHER_JOB}, "it is the result of another job, or of one that released none"),
+        ({"spec_digest": "c0" * 32}, "it is the result of another job, or of one that released none"),
         ({"salt": "5a"}, "it is not a result file"),
         ({"salt": 7}, "it is not a result file"),
         ({"result": "text"}, "it is not a result file"),
-        ({"result": {"auc": 0.5}}, "must be written as a string"),
+        ({"result": {"auc": 0.5}}, "it is not a result file"),
         ({"surplus": 1}, "it is not a result file"),
     ],
 )

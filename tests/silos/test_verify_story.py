@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.envelope import canonical, digest
+from coordinator.envelope import canonical, digest, parse
 from silos.verify import show, verify_bundle
 from tests.silos import bundles
 from tests.silos.bundles import FILES, LOG, SPEC, Play, check, ending, honest, ledger, refused, write
@@ -344,8 +344,7 @@ def test_left_out_entries_are_noticed(tmp_path: Path) -> None:
         ("platform", "consented", "platform had not 'consented'"),
         ("analyst", "proposed", "no 'proposed' entry"),
     ):
-        name = f"{LOG.index(silo, event):08d}.json"
-        files = {n: d for n, d in FILES.items() if not n.endswith(name)}
+        files = bundles.with_entry(FILES, LOG.index(silo, event), None)
         refused(verify_bundle(write(tmp_path, files)), sentence)
 
 
@@ -355,9 +354,9 @@ def test_an_entry_of_another_job_is_refused(tmp_path: Path) -> None:
     play.get("dealer", "finished").job = bundles.OTHER_JOB
     files = log.record(play).files()
     index = log.index("dealer", "finished")
-    stray = {k: v for k, v in log.files(bundles.OTHER_JOB).items() if k.endswith(f"{index:08d}.json")}
+    mixed = sorted([*(i for i, e in enumerate(log.entries) if parse(e).statement.job == bundles.JOB), index])
     refused(
-        verify_bundle(write(tmp_path, {**files, **stray})),
+        verify_bundle(write(tmp_path, {**files, f"jobs/{bundles.JOB}": log.lines(mixed)})),
         f"entry {index}, 'finished' by dealer: it is about another job",
     )
 
@@ -372,10 +371,9 @@ def test_an_entry_with_two_signers_or_two_jobs_is_refused_though_logged(tmp_path
         statement = json.loads(base64.b64decode(envelope["payload"]))
         statement["subject"] *= 2
         envelope["payload"] = bundles.b64(canonical(statement))
-    files, last = log.files(), len(log.entries) - 1
+    last = len(log.entries) - 1
     log.entries[last] = canonical(envelope)
-    files |= {"checkpoint": bundles.checkpoint(log.entries).encode(), f"entries/{last:08d}.json": log.entries[last]}
-    for name in [n for n in files if n.startswith("proofs/")]:
-        hashes = [bundles.b64(h) for h in bundles.path(int(name[7:-5]), log.entries)]
-        files[name] = canonical({"index": int(name[7:-5]), "size": last + 1, "hashes": hashes})
-    refused(verify_bundle(write(tmp_path, files)), f"^entry {last}: it has more than one signer or job$")
+    rest = [i for i, e in enumerate(log.entries[:last]) if parse(e).statement.job == bundles.JOB]
+    files = log.members({bundles.JOB: [*rest, last]}, [1, 2, 3, 4], {*rest, last, 1, 2, 3, 4}, {8, 9, 10})
+    sentence = "it is not what the format has here" if extra == "signer" else "it is about more than one job"
+    refused(verify_bundle(write(tmp_path, files)), f"^entry {last}: {sentence}$")
