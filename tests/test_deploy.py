@@ -23,7 +23,7 @@ from silos import request, verify
 from silos.cli import app
 from silos.config import NodeLimits, SiloConfig
 from silos.disclosure import MATCHINGS, PROTOCOLS, SUPPLIES, load_reveals
-from silos.policy import AssistantRule, Partner, Policy, Rule
+from silos.policy import Approver, AssistantRule, Budget, Partner, Policy, Record, Rule, Terms
 from silos.spec import KINDS, parse_spec
 from silos.spec_parts import Align, Encoding, Evaluate, Feature, Key, Limits, Matcher, Measurer, Sum, Trainer
 from silos.spec_scoring import Predictor, Stability
@@ -166,7 +166,7 @@ def keys(*models: type) -> set[str]:
 
 def test_every_policy_key_is_documented():
     known = {word for key in in_code(page("docs/policy.md")) for word in key.split(".")}
-    assert keys(Policy, Partner, Rule, AssistantRule) <= known
+    assert keys(Policy, Partner, Rule, AssistantRule, Approver, Budget, Record, Terms) <= known
 
 
 def test_the_policy_example_is_a_policy():

@@ -2,14 +2,15 @@
 
 import asyncio
 import zipfile
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from silos import results
+from silos.demo import story
 from silos.demo.reference import Reference, reference
-from silos.demo.run import DATASETS, HERE, SILOS, export, job_costs, run_job, tamper, verify, world
+from silos.demo.run import DATASETS, HERE, SILOS, export, job_costs, verify, world
+from silos.request import load_request
 
 pytestmark = pytest.mark.e2e
 
@@ -22,7 +23,9 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(made):
-    spec, view = asyncio.run(run_job(made, HERE / "job.toml"))
+    spec = load_request(HERE / "job.toml")
+    story.ask_a_person(made, "correct horse battery staple")
+    view = asyncio.run(story.with_approval(made, spec, "correct horse battery staple"))
     assert view["state"] == "done", view["reason"]
     return spec, view
 
@@ -74,17 +77,23 @@ def test_the_costs_are_in_the_log(finished):
     assert costs["lender"]["rounds"] > 160
 
 
-def test_the_bundle_verifies_and_a_changed_bit_is_named(made, finished, tmp_path):
-    spec = finished[0]
-    honest = export(made, spec, tmp_path / "bundle.zip")
+def test_a_request_for_another_purpose_is_refused_by_the_rule(made):
+    view = asyncio.run(story.ask_for_too_much(made, HERE / "job.toml"))
+    assert view["state"] == "refused"
+    assert view["reason"].endswith("rule 'credit-model': purpose 'marketing' is not allowed (rule credit-model)")
+
+
+def test_the_bundle_verifies_with_the_persons_yes(made, finished, tmp_path):
+    path = tmp_path / "bundle.zip"
+    honest = export(made, finished[0], path)
     assert honest.ok, honest.reason
-    changed = tamper(tmp_path / "bundle.zip", tmp_path / "forged.zip")
-    forged = verify(made, spec, tmp_path / "forged.zip")
-    assert not forged.ok
-    assert str(int(Path(changed).stem)) in forged.reason
-    with zipfile.ZipFile(tmp_path / "bundle.zip") as bundle:
+    assert {check.name: check.detail for check in honest.checks}["approvals"] == "Ana Ruiz for lender"
+    with zipfile.ZipFile(path) as bundle:
         members = {name: bundle.read(name) for name in bundle.namelist()}
     assert not [name for name, content in members.items() if b"@example." in content]
+    for name, forge in story.FORGERIES.items():
+        story.tamper(path, tmp_path / "forged.zip", finished[0].job, forge)
+        assert not verify(made, finished[0], tmp_path / "forged.zip").ok, name
 
 
 def test_the_homes_are_private(made):
