@@ -40,6 +40,8 @@ bench: .venv/ready ## measure against the plain computation and against peers
 	$(BIN)/python -m benchmarks.joint
 	$(BIN)/python -m benchmarks.engine --peers all
 	$(BIN)/python -m benchmarks.ring
+	$(BIN)/python -m benchmarks.log
+	$(BIN)/python -m benchmarks.audit
 	$(BIN)/python -m benchmarks.matching --sizes 1e5 2^20 --peers spu
 	$(BIN)/python -m benchmarks.matching_large
 	$(BIN)/python -m benchmarks.hidden
