@@ -285,6 +285,8 @@ def _asked_of_a_model(spec: Training, name: str) -> bool:
     what, dot, item = name.partition(".")
     if name == "training.resumed":
         return spec.resumes
+    if what == "contribution":
+        return what in spec.release
     if dot and what == "metrics":
         if item in ("groups", "group-names"):
             return "metrics" in spec.release and bool(spec.groups)

@@ -80,6 +80,7 @@ def _of_training(spec: Training) -> Iterator[Released]:
     yield Released("model", owners, "model", 0, "each owner keeps its part")
     held_out = max(HELD_OUT_AT_LEAST, least * percent // 100), "evaluate.holdout_percent of align.minimum_matches"
     yield Released("auc", owners, "figure", *held_out)
+    yield Released("contribution", owners, "figure", *held_out)
     if spec.family in ("logistic", "multinomial"):
         yield Released("metrics", owners, "figure", 0, "how many rows are decided right and wrong can be any number")
     else:

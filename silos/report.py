@@ -22,6 +22,7 @@ TITLES = {
     "r2": "R²",
     "d2": "D²",
     "f1": "F1",
+    "contribution": "part of the AUC that is due to each owner's columns",
     "auc_of_held_out_rows": "AUC",
     "std_error": "standard error",
     "p_value": "p",

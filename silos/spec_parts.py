@@ -14,7 +14,13 @@ from vertical.phones import REGIONS
 
 SiloName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,31}$")]
 DatasetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
-Column = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class IsColumn:
+    """Marks a text that is the name of a column, however it is annotated further."""
+
+
+Column = Annotated[str, Field(min_length=1, max_length=128), IsColumn()]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Time = Annotated[str, Field(pattern=TIME_PATTERN)]
 Identifier = Literal[

@@ -14,8 +14,10 @@ from silos.validation import Frozen
 
 Number = Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,9})?$")]
 """A decimal number that is not negative, as text: floats have no unique text."""
-BINARY = frozenset({"auc"})
+BINARY = frozenset({"auc", "contribution"})
 """What can be released of a model of a yes or no only."""
+MOST_CONTRIBUTORS = 4
+"""Owners between whom an area is divided (vertical.shapley.MOST_OWNERS, which comes with the tensor engine)."""
 NEAREST_THRESHOLDS = Decimal("0.01")
 
 
@@ -119,7 +121,8 @@ class Training(Spec):
     """What every job that trains has.
 
     release: "model" keeps each owner's part of the model at that owner, for scoring; "metrics" is the whole evaluation on
-    held-out rows, "auc" one number of it; "counts" are numbers of rows.
+    held-out rows, "auc" one number of it, "contribution" how much of that is due to each owner's columns; "counts" are
+    numbers of rows.
     """
 
     parties: tuple[Trainer, ...]
@@ -173,6 +176,12 @@ class Training(Spec):
         asked = [item for item in self.release if item in BINARY]
         if asked and self.family != "logistic":
             raise ValueError(f"'{asked[0]}' is released of a model of two classes only")
+        if "contribution" in asked and self.dealer is None:
+            raise ValueError("'contribution' is released of jobs with a dealer only")
+        if "contribution" in asked and len(self.parties) > MOST_CONTRIBUTORS:
+            raise ValueError(
+                f"'contribution' is released of jobs of up to {MOST_CONTRIBUTORS} owners, got {len(self.parties)}"
+            )
         return self
 
     @property
@@ -186,7 +195,9 @@ class Glm(Training):
 
     kind: Literal["vertical.glm"]
     train: GlmTrain
-    release: tuple[Literal["coefficients", "inference", "model", "auc", "metrics", "counts"], ...] = Field(min_length=1)
+    release: tuple[Literal["coefficients", "inference", "model", "auc", "contribution", "metrics", "counts"], ...] = (
+        Field(min_length=1)
+    )
 
     @property
     def family(self) -> str:
@@ -217,7 +228,7 @@ class Trees(Training):
 
     kind: Literal["vertical.trees"]
     train: TreesTrain
-    release: tuple[Literal["model", "auc", "metrics", "counts"], ...] = Field(min_length=1)
+    release: tuple[Literal["model", "auc", "contribution", "metrics", "counts"], ...] = Field(min_length=1)
 
     @property
     def family(self) -> str:
@@ -237,7 +248,7 @@ class Network(Training):
 
     kind: Literal["vertical.network"]
     train: NetworkTrain
-    release: tuple[Literal["model", "auc", "metrics", "counts"], ...] = Field(min_length=1)
+    release: tuple[Literal["model", "auc", "contribution", "metrics", "counts"], ...] = Field(min_length=1)
 
     @property
     def family(self) -> str:

@@ -23,6 +23,7 @@ def summary(title: str, document: Mapping[str, Any]) -> str:
     result = document["result"]
     model, metrics = result.get("model", {}), result.get("metrics", {})
     parts = [_pairs(_facts(document, result, model)), _pairs(_figures(result, metrics)), _groups(metrics)]
+    parts.append(_contribution(result.get("contribution", {})))
     if "intercept" in model:
         parts.append(_coefficients(model))
     elif any("splits" in item for item in model.get("inputs", ())):
@@ -74,6 +75,15 @@ def _pairs(facts: Iterator[tuple[str, str]]) -> Iterator[str]:
     cells, half = [*facts], WIDTH // 2
     for i in range(0, len(cells), 2):
         yield "".join(f"{f'{name}:':<{NAME}} {value:>{half - NAME - 3}}  " for name, value in cells[i : i + 2]).rstrip()
+
+
+def _contribution(values: Mapping[str, str]) -> Iterator[str]:
+    """By owner: how much of the AUC is due to its columns."""
+    if values:
+        yield f"{'columns of':<40}{'part of AUC':>12}"
+        yield "-" * WIDTH
+    for silo, value in values.items():
+        yield f"{silo[:39]:<40}{value:>12}"
 
 
 def _groups(metrics: Mapping[str, Any]) -> Iterator[str]:

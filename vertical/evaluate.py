@@ -47,25 +47,19 @@ def auc(session: Session, scores: Scores, y: Floats | None, active: int, *, deal
 
     Reveals: to the owner of the label, the AUC exactly; to the others, four decimals of it.  Nothing about single rows,
         class sizes or score distributions.
-    Cost: as `vertical.ranking.rank` of rows with 2 words, and `vertical.ranking.concordance` of one pair; then 2 rounds of
-        a few bytes.
+    Cost: as `excess_pairs`; then 2 rounds of a few bytes.
     Security: semi-honest owners; the dealer is semi-honest and colludes with nobody.
     Source: Mann and Whitney, Ann. Math. Stat. 1947.
     Raises: LocalProtocolError at the owner of the label if a class has fewer than 10 held-out rows; RemoteProtocolError at
         the others if what it tells them is no area.
     """
-    _check(y)
+    check_classes(y)
     if not dealer:
         return quick_auc(session, scores, y, active)
-    n = len(scores)
-    classes = np.zeros((n, 2), dtype=np.uint64)
-    if y is not None:
-        classes[:, 0], classes[:, 1] = y, 1 - y
-    ranking = rank(session, scores, classes)
-    excess = concordance(session, ranking, [0], [1])
+    excess = excess_pairs(session, scores, y)
     opened = reveal_to(from_words(excess, 0), active, "concordant pairs", tag="evaluate/pairs")
     if y is not None and opened is not None:
-        pairs = int(y.sum()) * int(n - y.sum())
+        pairs = int(y.sum()) * int(len(y) - y.sum())
         text = decimal(int(opened[0]) + pairs, 2 * pairs)
         for peer in session.peers:
             send_json(session.channel, peer, "evaluate/auc", text)
@@ -77,7 +71,25 @@ def auc(session: Session, scores: Scores, y: Floats | None, active: int, *, deal
     return float(stated)
 
 
-def _check(y: Floats | None) -> None:
+def excess_pairs(session: Session, scores: Scores, y: Floats | None) -> Words:
+    """A share of 2 U - P N, (1,): by how many pairs of a positive and a negative row more are in order than out of order.
+
+    y: (n,) labels 0/1 at one party, None elsewhere.
+
+    Reveals: nothing; the outcomes of comparisons are opened, and are those of a uniformly random order.
+    Cost: as `vertical.ranking.rank` of rows with 2 words, and `vertical.ranking.concordance` of one pair.
+    Security: semi-honest owners; the dealer is semi-honest and colludes with nobody.
+    Source: Mann and Whitney, Ann. Math. Stat. 1947.
+    Raises: as `vertical.ranking.rank`.
+    """
+    classes = np.zeros((len(scores), 2), dtype=np.uint64)
+    if y is not None:
+        classes[:, 0], classes[:, 1] = y, 1 - y
+    return concordance(session, rank(session, scores, classes), [0], [1])
+
+
+def check_classes(y: Floats | None) -> None:
+    """That each class has rows enough.  Raises: LocalProtocolError at the owner of the label, who knows."""
     if y is not None and min(y.sum(), len(y) - y.sum()) < MINIMUM_PER_CLASS:
         raise LocalProtocolError(f"a class of the label has fewer than {MINIMUM_PER_CLASS} held-out rows")
 
@@ -94,7 +106,7 @@ def quick_auc(session: Session, scores: Scores, y: Floats | None, active: int) -
     Raises: LocalProtocolError at the owner of the label if a class has fewer than 10 held-out rows, or if the scores are too
         large or not one a row.
     """
-    _check(y)
+    check_classes(y)
     n, period_bits = len(scores), scores.frac_bits + 2 + math.ceil(math.log2(scores.bound))
     if scores.words.ndim != 1 or not 16 <= period_bits <= 60:
         raise LocalProtocolError(f"scores of up to {scores.bound:g} are too large, or not one a row")

@@ -27,12 +27,15 @@ from vertical.figures import MINIMUM_PER_CLASS
 from vertical.learners import Encoding, Learner, Part
 from vertical.resuming import Finished, Keep, spare_steps
 from vertical.scores import Scores
+from vertical.shapley import shapley, turned
 from vertical.split import holdout
 from vertical.stability import Reference
 
 Progress = Callable[[str, int, int], None]
 Columns = Mapping[str, npt.NDArray[Any]]
 Mask = npt.NDArray[np.bool_]
+_EVALUATED = frozenset({"auc", "metrics", "contribution"})
+"""What is released about the held-out rows."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,7 @@ def _enough(plan: Plan, me: str, columns: Columns, held: Mask) -> None:
     """That there is something to train on and to evaluate with, before anything is revealed of a model."""
     if held.all() or not held.any():
         raise LocalProtocolError("all matched rows are held out, or none is: change 'evaluate.holdout_percent'")
-    if plan.label is None or plan.learner.family != "logistic" or not {"auc", "metrics"} & set(plan.release):
+    if plan.label is None or plan.learner.family != "logistic" or not _EVALUATED & set(plan.release):
         return
     positive = int(columns[plan.label.column][held].sum())
     if min(positive, int(held.sum()) - positive) < MINIMUM_PER_CLASS:
@@ -204,16 +207,25 @@ def _label(label: Label, columns: Columns, rows: Mask) -> Rows:
 
 def _evaluate(session: Session, plan: Plan, part: Part, columns: Columns, inputs: Any, held: Mask) -> dict[str, Any]:
     """What is asked for about the held-out rows."""
-    if not {"auc", "metrics"} & set(plan.release):
-        return {}
-    own = None if plan.label is None else _label(plan.label, columns, held)
-    y = None if own is None else own.y
-    scores = plan.learner.scores(session, part.fitted, inputs, None if own is None else own.offset)
     figures: dict[str, Any] = {}
-    if "auc" in plan.release:
-        figures["auc"] = f"{auc(session, scores, y, plan.active, dealer=plan.dealer is not None):.4f}"
-    if "metrics" in plan.release:
-        figures["metrics"] = _metrics(session, plan, scores, y, columns, held)
+    if not _EVALUATED & set(plan.release):
+        return figures
+    own = None if plan.label is None else _label(plan.label, columns, held)
+    y, offset = (None, None) if own is None else (own.y, own.offset)
+    if {"auc", "metrics"} & set(plan.release):
+        scores = plan.learner.scores(session, part.fitted, inputs, offset)
+        if "auc" in plan.release:
+            figures["auc"] = f"{auc(session, scores, y, plan.active, dealer=plan.dealer is not None):.4f}"
+        if "metrics" in plan.release:
+            figures["metrics"] = _metrics(session, plan, scores, y, columns, held)
+    if "contribution" in plan.release:
+
+        def score(rows: npt.NDArray[np.int64]) -> Scores:
+            moved = None if offset is None else offset[rows]
+            return plan.learner.scores(session, part.fitted, plan.learner.take(inputs, rows), moved)
+
+        values = shapley(session, score, turned(int(held.sum())), y, plan.active)
+        figures["contribution"] = dict(zip(session.parties, values, strict=True))
     return figures
 
 

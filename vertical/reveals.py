@@ -50,6 +50,22 @@ EVALUATE = (
         "aggregate",
         ("evaluate/pairs", "evaluate/auc", "evaluate/quick"),
     ),
+    Reveal(
+        "contribution.exact",
+        "active",
+        "how much of the area under the ROC curve on the held-out rows is due to each owner's columns (Shapley values), "
+        "exactly",
+        "aggregate",
+        ("contribution/exact",),
+    ),
+    Reveal(
+        "contribution.told",
+        "passive",
+        "how much of the area under the ROC curve on the held-out rows is due to each owner's columns (Shapley values), to "
+        "four decimals",
+        "aggregate",
+        ("contribution/told",),
+    ),
     Reveal("counts", "owners", "the number of aligned, training and held-out rows", "size"),
 )
 

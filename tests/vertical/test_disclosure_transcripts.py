@@ -77,7 +77,7 @@ SUMMED = [
     {**KEYS[1], "sums": [{"column": "units", "lowest": "0", "highest": "9"}]},
 ]
 JOBS: Mapping[str, dict[str, Any]] = {
-    "glm": trained("glm", "y", "coefficients inference model auc metrics counts", groups="c"),
+    "glm": trained("glm", "y", "coefficients inference model auc contribution metrics counts", groups="c"),
     "glm plain": trained("glm", "y", "coefficients auc", train={"passes": 8}),
     "glm verified": trained("glm", "y", "coefficients auc", train={"passes": 2}, randomness="verified-dealer"),
     "glm ot": trained("glm", "y", "coefficients auc metrics", train={"passes": 1}, randomness="ot", dealer=None),
@@ -92,11 +92,13 @@ JOBS: Mapping[str, dict[str, Any]] = {
     "glm multinomial": trained(
         "glm", "level", "coefficients model metrics", train={"family": "multinomial", "passes": 4}
     ),
-    "trees": trained("trees", "y", "model auc metrics", train={**SMALL_TREES, "validation": 20, "patience": 1}),
+    "trees": trained(
+        "trees", "y", "model auc contribution metrics", train={**SMALL_TREES, "validation": 20, "patience": 1}
+    ),
     "trees revealed": trained("trees", "y", "model", train={**SMALL_TREES, "routing": "revealed"}),
     "trees squared": trained("trees", "amount", "metrics", train={**SMALL_TREES, "objective": "squared"}),
     "trees poisson": trained("trees", "count", "metrics", train={**SMALL_TREES, "objective": "poisson"}),
-    "network": trained("network", "y", "model auc metrics", train=SMALL_NETWORK),
+    "network": trained("network", "y", "model auc contribution metrics", train=SMALL_NETWORK),
     "network classes": trained(
         "network", "level", "model metrics", train={**SMALL_NETWORK, "task": "multiclass", "classes": 3}
     ),
@@ -397,6 +399,7 @@ def test_a_model_opens_to_each_owner_as_many_numbers_as_it_has_coefficients(play
 
 FIELDS: Mapping[str, str] = {
     "checkpoint/agree": "kept nonce plan seed",
+    "contribution/told": "",
     "evaluate/auc": "",
     "family/scale": "scale",
     "glm/shape": "alike inputs label size",
