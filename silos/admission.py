@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("accord.node")
 
+VOID_BUSY_S = 5.0
+
 
 def used(home: Home, job: str) -> dict[str, int]:
     """How many other jobs each rule has admitted.  Raises: BudgetError."""
@@ -31,34 +33,35 @@ def used(home: Home, job: str) -> dict[str, int]:
         return ledger.uses(but_not=job)
 
 
-def foresee(home: Home, spec: Spec, me: str, rules: Policy, rule: str, dataset: Dataset | None) -> None:
-    """Whether `admit` would refuse; nothing of the job is written.
+def foresee(home: Home, spec: Spec, me: str, rules: Policy, rule: str, dataset: Dataset | None) -> list[dict[str, str]]:
+    """The consent's `budget` as `admit` would return it now; nothing of the job is written.
 
     rule: the name of the one that allows the job.  dataset: None for an assistant, which takes nothing.
-    Raises: BudgetError, DifferencingRefused, CatalogueError.
+    Raises: BudgetError, DifferencingRefused, CatalogueError: what `admit` would raise.
     """
     if dataset is None:
-        return
+        return []
     with Ledger(home) as ledger:
-        if ledger.state(spec.job) in ("reserved", "started", "released"):
-            return  # what it takes is reserved, and a policy that changed since does not take it back
         ledger.foresee_use(spec.job, rule, _uses(rules, rule))
-        ledger.foresee(spec.job, dataset.name, charges(spec, me), _limit(rules, dataset))
+        made = ledger.foresee(spec.job, dataset.name, charges(spec, me), _limit(rules, dataset))
     differencing.guard(home, spec, me, dataset, _floor(rules, rule))
+    return [charge.document() for charge in made]
 
 
 def admit(home: Home, spec: Spec, me: str, rules: Policy, rule: str, dataset: Dataset | None) -> list[dict[str, str]]:
     """Reserve what the job takes, all or nothing; called before the consent is said.  Returns the consent's `budget`.
 
+    Of a node that was stopped between this and the consent, the last call counts: its rule and its version of the data.
     Raises: BudgetError, DifferencingRefused, CatalogueError: the reason to refuse.
     """
     if dataset is None:
         return []
-    differencing.guard(home, spec, me, dataset, _floor(rules, rule))  # reads the rows if a version is new
+    floor = _floor(rules, rule)
+    compared = differencing.guard(home, spec, me, dataset, floor)  # reads the rows if a version is new
     with Ledger(home) as ledger, ledger.transaction():
         ledger.reserve_use(spec.job, rule, _uses(rules, rule))
         made = ledger.reserve(spec.job, dataset.name, charges(spec, me), _limit(rules, dataset))
-        differencing.record(ledger, spec, me, dataset, _floor(rules, rule))
+        differencing.record(ledger, spec, me, dataset, floor, compared)
     return [charge.document() for charge in made]
 
 
@@ -77,18 +80,23 @@ def released(home: Home, job: str) -> None:
 def ended(home: Home, job: str) -> bool:
     """The job is over here; what it took is given back if it has not started, and then True.
 
-    A ledger that cannot be used gives nothing back, which is safe, and does not keep a node from ending other jobs.
+    A ledger that cannot be used, or that another one writes to for longer than VOID_BUSY_S, gives nothing back, which is safe,
+    and does not keep a node from ending other jobs; `unstarted` tells of the job again.
     """
     try:
-        with Ledger(home) as ledger:
+        with Ledger(home, busy_s=VOID_BUSY_S) as ledger:
             return ledger.void(job)
     except BudgetError as exc:
-        log.warning("job %s: what it took of the privacy budget stays spent: %s", job, exc)
+        log.warning("job %s: what it took of the privacy budget stays reserved: %s", job, exc)
         return False
 
 
 def unstarted(home: Home) -> list[str]:
-    """The jobs that a node that was away may have to end.  Raises: BudgetError."""
+    """The jobs that have reserved something here and have not started; those of them that are over are to be `ended`.
+
+    A node that was away, or could not write, when such a job was over asks this when it is connected again.
+    Raises: BudgetError.
+    """
     with Ledger(home) as ledger:
         return ledger.unstarted()
 

@@ -31,8 +31,11 @@ State = Literal["reserved", "started", "released", "void"]
 
 SCHEMA_VERSION = 1
 BUSY_S = 60.0
+_TOO_LITTLE = "the privacy budget of this silo does not suffice for the job"
+_NO_MORE_JOBS = "the rule of this silo allows no more jobs"
+_UNUSABLE = "the ledger of this silo cannot be used, so no job can begin"
 LEDGER = "ledger state/ledger.db in the silo's home"
-"""As errors name it: partners read them too, and a path would tell them about the machine."""
+"""As errors name it: without the path, which would tell about the machine."""
 _EXACT = Context(prec=60, traps=[Inexact, InvalidOperation])
 _SCHEMA = """
 CREATE TABLE job(
@@ -53,7 +56,19 @@ CREATE TABLE rowset(version TEXT NOT NULL, label TEXT NOT NULL, digests BLOB NOT
 
 
 class BudgetError(SiloError):
-    """A job takes more than a data set's privacy budget or a rule's number of uses has left, or the ledger cannot be read."""
+    """A job takes more than a data set's privacy budget or a rule's number of uses has left, or the ledger cannot be read.
+
+    public: what partners may read of it, if that is not all: nothing of what was spent, or by whom.
+    """
+
+    def __init__(self, why: str, public: str = "") -> None:
+        super().__init__(why)
+        self._public = public
+
+    @property
+    def public(self) -> str:
+        """The sentence for partners."""
+        return self._public or super().public
 
 
 @dataclass(frozen=True)
@@ -102,8 +117,8 @@ class Ledger:
     Any number of processes can have it open.
     """
 
-    def __init__(self, home: Home, trace: Callable[[str], None] | None = None) -> None:
-        """trace: is called with every SQL statement before it runs.
+    def __init__(self, home: Home, trace: Callable[[str], None] | None = None, busy_s: float = BUSY_S) -> None:
+        """trace: is called with every SQL statement before it runs.  busy_s: how long to wait for another one's writing.
 
         Raises: BudgetError if the ledger cannot be read, is gone, or is of another program.
         """
@@ -115,7 +130,7 @@ class Ledger:
                 self._must_be_there(path.exists())
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
                 uri = f"{path.absolute().as_uri()}?mode=rw"
-                self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
+                self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=busy_s, check_same_thread=False)
                 self._db.set_trace_callback(trace)
                 self._prepare()
         except (sqlite3.Error, OSError) as exc:
@@ -124,7 +139,9 @@ class Ledger:
     def _must_be_there(self, exists: bool) -> None:
         """Nobody gets a fresh budget by removing the file: it may be absent only as long as we have agreed to nothing."""
         if not exists and any(self._home.jobs.glob("*/dataset.salt")):
-            raise BudgetError(f"the {LEDGER} is gone, and with it what jobs have spent; put it back from a copy")
+            raise BudgetError(
+                f"the {LEDGER} is gone, and with it what jobs have spent; put it back from a copy", _UNUSABLE
+            )
 
     def _prepare(self) -> None:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
@@ -141,11 +158,12 @@ class Ledger:
             finally:
                 os.close(fd)
         elif version != SCHEMA_VERSION:
-            raise BudgetError(f"the {LEDGER} has schema version {version}, this program needs {SCHEMA_VERSION}")
+            why = f"the {LEDGER} has schema version {version}, this program needs {SCHEMA_VERSION}"
+            raise BudgetError(why, _UNUSABLE)
 
     @staticmethod
     def _unreadable(exc: Exception) -> BudgetError:
-        return BudgetError(f"the {LEDGER} cannot be used ({type(exc).__name__}), so no job can begin")
+        return BudgetError(f"the {LEDGER} cannot be used ({type(exc).__name__}), so no job can begin", _UNUSABLE)
 
     def __enter__(self) -> Ledger:
         return self
@@ -192,62 +210,73 @@ class Ledger:
         """
         with self.transaction() as db:
             self._admit(job)
-            known = self.history(job)
-            if known:
-                if {(e.dataset, e.charge.counterparty, Decimal(e.charge.rho)) for e in known} != {
-                    (dataset, counterparty, rho) for counterparty, rho in charges.items()
-                }:
-                    raise BudgetError(f"job {job} was charged otherwise before")
-                return tuple(entry.charge for entry in known)
             made = self.foresee(job, dataset, charges, limit)
             for c in made:
                 row = (job, dataset, c.counterparty, c.rho, c.before, c.limit, c.delta)
-                db.execute("INSERT INTO charge VALUES(?, ?, ?, ?, ?, ?, ?)", row)
+                db.execute("INSERT INTO charge VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
             return made
 
     def foresee(
         self, job: str, dataset: str, charges: Mapping[str, Decimal], limit: Limit | None
     ) -> tuple[Charge, ...]:
-        """What `reserve` would take; writes nothing.  Raises: BudgetError."""
+        """What `reserve` would take, or has taken; writes nothing.  Raises: BudgetError."""
+        self._must_not_be_void(job)
+        known = self.history(job)
+        if known:
+            if {(e.dataset, e.charge.counterparty, Decimal(e.charge.rho)) for e in known} != {
+                (dataset, counterparty, rho) for counterparty, rho in charges.items()
+            }:
+                raise BudgetError(f"job {job} was charged otherwise before")
+            return tuple(entry.charge for entry in known)
         made = []
         for counterparty, rho in sorted(charges.items()):
             if limit is None:
                 raise BudgetError(
-                    f"data set '{dataset}' has no privacy budget, so no figure with noise is told to {counterparty}"
+                    f"data set '{dataset}' has no privacy budget, so no figure with noise is told to {counterparty}",
+                    _TOO_LITTLE,
                 )
             before = self.balance(dataset, counterparty, but_not=job)
             if rho <= 0 or _EXACT.add(before, rho) > limit.rho:
                 raise BudgetError(
                     f"the privacy budget of data set '{dataset}' towards {counterparty} is rho {decimal_text(limit.rho)}, "
-                    f"{decimal_text(before)} of it is spent, and the job takes {decimal_text(rho)}"
+                    f"{decimal_text(before)} of it is spent, and the job takes {decimal_text(rho)}",
+                    _TOO_LITTLE,
                 )
             made.append(Charge(counterparty, *map(decimal_text, (rho, before, limit.rho, limit.delta))))
         return tuple(made)
 
     def reserve_use(self, job: str, rule: str, most: int | None) -> None:
-        """Count a job under a rule; the same job again is not counted twice.  most: None for any number.
+        """Count a job under a rule; the same job again is not counted twice, but under another rule from then on.
 
-        Raises: BudgetError if the rule has admitted that many already, or the job is void.
+        most: None for any number.
+        Raises: BudgetError if the rule has admitted that many already, the job is void, or it has started under another.
         """
         with self.transaction() as db:
             self._admit(job)
             self.foresee_use(job, rule, most)
-            db.execute("INSERT INTO admitted VALUES(?, ?) ON CONFLICT(job) DO NOTHING", (job, rule))
+            before = self.execute("SELECT rule FROM admitted WHERE job = ?", (job,))
+            if before not in ([], [(rule,)]) and self.state(job) != "reserved":
+                raise BudgetError(f"job {job} has started under another rule", f"job {job} has started before")
+            db.execute(
+                "INSERT INTO admitted VALUES(?, ?) ON CONFLICT(job) DO UPDATE SET rule = excluded.rule", (job, rule)
+            )
 
     def foresee_use(self, job: str, rule: str, most: int | None) -> None:
         """Whether `reserve_use` would refuse; writes nothing.  Raises: BudgetError."""
+        self._must_not_be_void(job)
         used = self.used(rule, but_not=job)
         if most is not None and used >= most:
-            raise BudgetError(f"rule '{rule}' allows {most} job{'' if most == 1 else 's'}, and it has admitted {used}")
+            why = f"rule '{rule}' allows {most} job{'' if most == 1 else 's'}, and it has admitted {used}"
+            raise BudgetError(why, _NO_MORE_JOBS)
 
     def start(self, job: str) -> None:
         """From here on what a job takes stays spent; called before anybody is told that it starts here.
 
+        A job that has reserved nothing, as an assistant's, is not in the ledger and is not written there.
         Raises: BudgetError if it is void.
         """
         with self.transaction() as db:
-            if self.state(job) == "void":
-                raise BudgetError(f"job {job} was given up here before it started")
+            self._must_not_be_void(job)
             db.execute("UPDATE job SET state = 'started' WHERE id = ? AND state = 'reserved'", (job,))
 
     def commit(self, job: str) -> None:
@@ -259,23 +288,25 @@ class Ledger:
     def void(self, job: str) -> bool:
         """Give back what a job took if it has not started here; False, and nothing is changed, if it has.
 
-        A job that is not known is remembered as void, so that it cannot start either.
+        Nothing is written, nor is any lock taken, for a job that is void or took nothing: whoever lists jobs to us cannot
+        make the ledger grow.
         """
-        with self.transaction() as db:
-            if self.state(job) in ("started", "released"):
-                return False
-            db.execute(
-                "INSERT INTO job VALUES(?, ?, 'void') ON CONFLICT(id) DO UPDATE SET state = 'void'",
-                (job, to_text(utcnow())),
-            )
-            return True
+        state = self.state(job)
+        if state == "reserved":
+            with self.transaction() as db:
+                db.execute("UPDATE job SET state = 'void' WHERE id = ? AND state = 'reserved'", (job,))
+                state = self.state(job)
+        return state in (None, "void")
 
     def _admit(self, job: str) -> None:
         """Make a job known.  Raises: BudgetError if it is void."""
-        if self.state(job) == "void":
-            raise BudgetError(f"job {job} was given up here before it started")
+        self._must_not_be_void(job)
         row = (job, to_text(utcnow()))
         self.execute("INSERT INTO job VALUES(?, ?, 'reserved') ON CONFLICT(id) DO NOTHING", row)
+
+    def _must_not_be_void(self, job: str) -> None:
+        if self.state(job) == "void":
+            raise BudgetError(f"job {job} was given up here before it started")
 
     # --- questions
 

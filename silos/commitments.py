@@ -25,9 +25,9 @@ from pydantic import Field
 
 from coordinator import merkle
 from coordinator.envelope import EnvelopeError, parse
-from silos import row_bytes
+from silos import catalogue, row_bytes
 from silos.diary import said_paths
-from silos.errors import SiloError
+from silos.errors import CatalogueError, SiloError
 from silos.row_bytes import Header
 from silos.validation import Frozen, read_document, validate, write_private
 from silos.verify import verify_bundle
@@ -41,11 +41,24 @@ SEED_BYTES = 32
 MAX_OPENING_BYTES = 1 << 26
 _OPENING = "accord row opening, version 1"
 _SALT_FILE = "dataset.salt"
+_CHANGED = "the data of this silo have changed since the consent"
 _COMMITMENT = re.compile(r"[0-9a-f]{64}")
 
 
 class CommitmentError(SiloError):
-    """A row, or a version of a data set, is not what was committed to."""
+    """A row, or a version of a data set, is not what was committed to.
+
+    public: what partners may read of it: nothing of files, whose names tell of a version.
+    """
+
+    def __init__(self, why: str, public: str = "this silo cannot commit to its data") -> None:
+        super().__init__(why)
+        self._public = public
+
+    @property
+    def public(self) -> str:
+        """The sentence for partners."""
+        return self._public
 
 
 class _Version(Frozen):
@@ -278,12 +291,22 @@ def _job_salt(home: Home, job: str) -> bytes:
 
 
 def check_consented(home: Home, job: str, dataset: Dataset, consented: str) -> None:
-    """Before anything starts: the data set is still the version that our consent commits to.
+    """Before anything starts: the data set still is registered as, and holds, the version that our consent commits to.
 
-    Raises: CommitmentError if another version has been registered since; CatalogueError.
+    dataset: as the job was reviewed; the catalogue and the data are read again.
+    Raises: CommitmentError if another version has been registered since, or the data are not what was registered.
     """
-    if not hmac.compare_digest(commitment(_job_salt(home, job), root_of(home, dataset)), consented):
-        raise CommitmentError(f"data set '{dataset.name}' has changed since the consent to job {job}")
+    salt, why = _job_salt(home, job), f"data set '{dataset.name}' has changed since the consent to job {job}"
+    try:
+        registered = catalogue.load(home.catalogue).dataset(dataset.name)
+        same = registered.sha256 == dataset.sha256
+        if same:
+            catalogue.verify_unchanged(dataset)
+            same = hmac.compare_digest(commitment(salt, root_of(home, dataset)), consented)
+    except CatalogueError as exc:
+        raise CommitmentError(f"{why}: {exc}", _CHANGED) from exc
+    if not same:
+        raise CommitmentError(why, _CHANGED)
 
 
 def _consented(home: Home, job: str) -> tuple[str, str]:

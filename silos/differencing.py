@@ -55,11 +55,26 @@ MAX_COLUMNS = 32
 _KEY_BYTES, _BLOCK, _HEAD = 32, 16, 5
 Columns = tuple[tuple[str, ...], tuple[str, ...]]
 """The columns that rows are joined by, and those that are computed with."""
+Compared = frozenset[tuple[str, str]]
+"""Kept sets, by version and name, from which those of a job do not differ by too few rows."""
+_UNTOLD = "this silo cannot compare the job with earlier ones"
 _ROWS_ALONE = frozenset({"rows", "predictions", "counts"})
 
 
 class DifferencingRefused(SiloError):
-    """A job asks about nearly the rows of an earlier one, or it cannot be told whether it does."""
+    """A job asks about nearly the rows of an earlier one, or it cannot be told whether it does.
+
+    public: what partners may read of it: nothing of earlier jobs, which may be another partner's, nor the floor.
+    """
+
+    def __init__(self, why: str, public: str = "the job asks about nearly the rows of an earlier one") -> None:
+        super().__init__(why)
+        self._public = public
+
+    @property
+    def public(self) -> str:
+        """The sentence for partners."""
+        return self._public
 
 
 # --- what a job asks
@@ -175,20 +190,19 @@ def differing(a: Digests, b: Digests) -> int:
 # --- the guard
 
 
-def guard(home: Home, spec: Spec, me: str, dataset: Dataset, floor: int, scratch: Path | None = None) -> None:
-    """Refuse a job that asks about nearly the rows of an earlier one with the same partner.
+def guard(home: Home, spec: Spec, me: str, dataset: Dataset, floor: int, scratch: Path | None = None) -> Compared:
+    """Refuse a job that asks about nearly the rows of an earlier one with the same partner; returns what it was compared with.
 
     floor: the fewest rows in which two jobs may differ, unless in none.  Keeps the sets of this version, the rows being read
-    the first time only, and records nothing of the job.
+    the first time only, and records nothing of the job.  Nobody waits for the comparison: others can write meanwhile.
     Raises: DifferencingRefused, also if what is kept cannot be read; CatalogueError.
     """
     sets = _sets_of(spec, me)
     if not sets:
-        return
+        return frozenset()
     with opened(home) as ledger:
         _keep_sets(ledger, dataset, sets, scratch)
-        if tells_figures(plan(spec), me):
-            _compare(ledger, spec, me, dataset, floor)
+        return _compare(ledger, spec, me, dataset, floor, frozenset())
 
 
 @contextmanager
@@ -198,13 +212,14 @@ def opened(home: Home) -> Iterator[Ledger]:
         with Ledger(home) as ledger:
             yield ledger
     except (BudgetError, sqlite3.Error) as exc:
-        raise DifferencingRefused(f"it cannot be told what earlier jobs asked: {exc}") from exc
+        raise DifferencingRefused(f"it cannot be told what earlier jobs asked: {exc}", _UNTOLD) from exc
 
 
-def record(ledger: Ledger, spec: Spec, me: str, dataset: Dataset, floor: int) -> None:
-    """Check again and write down what a job asks, as a part of the ledger's transaction; `guard` came before.
+def record(ledger: Ledger, spec: Spec, me: str, dataset: Dataset, floor: int, compared: Compared) -> None:
+    """Write down what a job asks, as a part of the ledger's transaction; of another version than before, that one.
 
-    Raises: DifferencingRefused.
+    compared: what `guard` returned, for the same floor; only what was recorded since is compared here.
+    Raises: DifferencingRefused, also if the job has started with other rows.
     """
     asked = plan(spec)
     question = {
@@ -215,10 +230,17 @@ def record(ledger: Ledger, spec: Spec, me: str, dataset: Dataset, floor: int) ->
         "sets": {label: _stored(label, columns) for label, columns in _sets_of(spec, me).items()},
     }
     with ledger.transaction() as db:
-        if tells_figures(asked, me):
-            _compare(ledger, spec, me, dataset, floor)
-        row = (spec.job, dataset.name, dataset.sha256, json.dumps(question))
-        db.execute("INSERT INTO question VALUES(?, ?, ?, ?) ON CONFLICT(job) DO NOTHING", row)
+        _compare(ledger, spec, me, dataset, floor, compared)
+        row = (dataset.name, dataset.sha256, json.dumps(question))
+        before = ledger.execute("SELECT dataset, version, asked FROM question WHERE job = ?", (spec.job,))
+        if before not in ([], [row]) and ledger.state(spec.job) != "reserved":
+            why = f"job {spec.job} has started with other rows of data set '{dataset.name}'"
+            raise DifferencingRefused(why, f"job {spec.job} has started before")
+        db.execute(
+            "INSERT INTO question VALUES(?, ?, ?, ?) ON CONFLICT(job) DO UPDATE "
+            "SET dataset = excluded.dataset, version = excluded.version, asked = excluded.asked",
+            (spec.job, *row),
+        )
 
 
 def _partners(spec: Spec, me: str) -> list[str]:
@@ -251,15 +273,17 @@ def _load(ledger: Ledger, version: str, name: str) -> Digests:
     found = ledger.execute("SELECT digests FROM rowset WHERE version = ? AND label = ?", (version, name))
     if not found:
         raise DifferencingRefused(
-            "the rows that an earlier job was about are not in the ledger, so it cannot be compared with"
+            "the rows that an earlier job was about are not in the ledger, so it cannot be compared with", _UNTOLD
         )
     return np.frombuffer(found[0][0], dtype="<u8")
 
 
-def _compare(ledger: Ledger, spec: Spec, me: str, dataset: Dataset, floor: int) -> None:
-    """Raises: DifferencingRefused."""
+def _compare(ledger: Ledger, spec: Spec, me: str, dataset: Dataset, floor: int, compared: Compared) -> Compared:
+    """What is compared already, and what was here; nothing if the job tells no figures.  Raises: DifferencingRefused."""
+    if not tells_figures(plan(spec), me):
+        return frozenset()
     sets = {label: _stored(label, columns) for label, columns in _sets_of(spec, me).items()}
-    seen: set[tuple[str, str]] = set()
+    seen = set(compared)
     earlier = ledger.execute(
         "SELECT job.id, time, version, asked FROM question JOIN job ON job.id = question.job "
         "WHERE state != 'void' AND job.id != ? ORDER BY time, job.id",
@@ -280,3 +304,4 @@ def _compare(ledger: Ledger, spec: Spec, me: str, dataset: Dataset, floor: int) 
                     f"{to_text(utcnow())[:10]} differ by fewer than {floor}, so both answers together would tell "
                     f"{' and '.join(partners)} about these few"
                 )
+    return frozenset(seen)

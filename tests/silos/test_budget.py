@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
 
-from coordinator.statements import Spent
-from mpc.noise import discrete_laplace, parse_epsilon
-from mpc.rng import Prg
-from silos.accounting import charges, epsilon_of, epsilon_of_limit, epsilon_of_noise, limit_of, rho_of
-from silos.budget import BudgetError, Charge, Ledger, Limit, decimal_text
+from silos.budget import BudgetError, Charge, Ledger, Limit
 from silos.cli import main
 from silos.config import Home, init_home
-from silos.disclosure import PROTOCOLS, load_reveals
-from silos.policy_model import Budget
 from silos.validation import write_private
 from tests.silos.ledger_children import LIMIT, SHARE, STEPS, A, B, C
-from tests.silos.world import MATCHERS, RULE, make_spec, policy_text
+from tests.silos.world import RULE, policy_text
 
 ROOT = Path(__file__).parent.parent.parent
-MEASURE: dict[str, Any] = {
-    "kind": "vertical.measure",
-    "parties": MATCHERS,
-    "align": {"protocol": "hidden", "minimum_matches": 100},
-}
 
 
 @pytest.fixture
@@ -114,9 +102,29 @@ def test_what_is_given_back_is_what_had_not_started(ledger: Ledger) -> None:
     ledger.commit(A)
     assert not ledger.void(A)
     assert [(e.job, e.state) for e in ledger.history()] == [(A, "released"), (B, "void")]
-    assert ledger.void(C)  # was never heard of: it cannot start any more
-    with pytest.raises(BudgetError, match="was given up"):
-        ledger.start(C)
+
+
+def test_a_job_that_took_nothing_is_given_back_without_writing(home: Home) -> None:
+    with Ledger(home) as ledger:
+        ledger.reserve(A, "loans", SHARE, LIMIT)
+        assert ledger.void(A)
+    statements: list[str] = []
+    with Ledger(home, trace=statements.append, busy_s=0.0) as ledger, Ledger(home) as other, other.transaction():
+        opened = len(statements)
+        for job in (A, *(f"{i:032x}" for i in range(5))):
+            assert ledger.void(job)
+        assert {text.split()[0] for text in statements[opened:]} == {"SELECT"}
+    with Ledger(home) as ledger:
+        assert ledger.execute("SELECT id FROM job", ()) == [(A,)]
+        ledger.start(B)  # an assistant's, say
+        assert ledger.state(B) is None
+        for again in (
+            lambda: ledger.foresee(A, "loans", SHARE, LIMIT),
+            lambda: ledger.foresee_use(A, "rule", 2),
+            lambda: ledger.start(A),
+        ):
+            with pytest.raises(BudgetError, match=f"^job {A} was given up here before it started$"):
+                again()
 
 
 def test_a_rule_admits_so_many_jobs(ledger: Ledger) -> None:
@@ -129,6 +137,44 @@ def test_a_rule_admits_so_many_jobs(ledger: Ledger) -> None:
     ledger.reserve_use("d" * 32, "rule", 2)
     assert ledger.used("rule") == 2
     assert ledger.used("rule", but_not=B) == 1
+
+
+def test_a_job_counts_under_the_rule_that_admitted_it_last(ledger: Ledger) -> None:
+    ledger.reserve_use(A, "rule", 1)
+    ledger.reserve_use(B, "other", 1)
+    with pytest.raises(BudgetError, match=r"^rule 'other' allows 1 job, and it has admitted 1$"):
+        ledger.reserve_use(A, "other", 1)
+    assert ledger.uses() == {"rule": 1, "other": 1}
+    ledger.reserve_use(A, "other", 2)
+    assert ledger.uses() == {"other": 2}
+    ledger.start(A)
+    ledger.reserve_use(A, "other", 2)
+    with pytest.raises(BudgetError, match=f"^job {A} has started under another rule$") as refused:
+        ledger.reserve_use(A, "rule", None)
+    assert refused.value.public == f"job {A} has started before"
+    assert ledger.uses() == {"other": 2}
+
+
+def test_partners_are_told_no_figures_and_no_names(ledger: Ledger) -> None:
+    ledger.reserve(A, "loans", SHARE, LIMIT)
+    ledger.reserve_use(A, "rule", 1)
+    budget, rule = (
+        "the privacy budget of this silo does not suffice for the job",
+        "the rule of this silo allows no more jobs",
+    )
+    asked: dict[str, list[Callable[[], Any]]] = {
+        budget: [
+            lambda: ledger.reserve(B, "loans", {"platform": Decimal("0.04")}, LIMIT),
+            lambda: ledger.foresee(B, "loans", SHARE, None),
+        ],
+        rule: [lambda: ledger.reserve_use(B, "rule", 1)],
+        f"job {A} was charged otherwise before": [lambda: ledger.reserve(A, "usage", SHARE, LIMIT)],
+    }
+    for sentence, questions in asked.items():
+        for question in questions:
+            with pytest.raises(BudgetError) as refused:
+                question()
+            assert refused.value.public == sentence
 
 
 def test_a_job_is_not_charged_in_two_ways(ledger: Ledger) -> None:
@@ -151,16 +197,18 @@ def test_a_ledger_that_is_gone_or_damaged_lets_no_job_begin(home: Home) -> None:
     with pytest.raises(
         BudgetError,
         match=r"^the ledger state/ledger.db in the silo's home cannot be used \(DatabaseError\), so no job can begin$",
-    ):
+    ) as unusable:
         Ledger(home)
+    assert unusable.value.public == "the ledger of this silo cannot be used, so no job can begin"
     file.unlink()
     (home.job(A)).mkdir()
     (home.job(A) / "dataset.salt").write_text("00")
     with pytest.raises(
         BudgetError,
         match=r"^the ledger state/ledger.db in the silo's home is gone, and with it what jobs have spent; put it back from a",
-    ):
+    ) as gone:
         Ledger(home)
+    assert gone.value.public == unusable.value.public
     file.write_bytes(whole)
     with Ledger(home) as ledger:
         assert ledger.balance("loans", "platform") == Decimal("0.02")
@@ -254,74 +302,6 @@ def test_of_fifty_processes_as_many_get_the_last_of_a_budget_as_fit(tmp_path: Pa
         assert ledger.balance("loans", "platform") == LIMIT.rho
         assert ledger.used("rule") == 10
         assert sorted(Decimal(e.charge.before) for e in ledger.history()) == [Decimal(i) / 200 for i in range(10)]
-
-
-# --- what noise costs
-
-
-def test_noise_is_charged_to_both_owners_and_to_nobody_else() -> None:
-    spec = make_spec(**MEASURE, epsilon="0.5", release=["matches"])
-    assert charges(spec, "lender") == {"platform": Decimal("0.125")}
-    assert charges(spec, "platform") == {"lender": Decimal("0.125")}
-    assert charges(spec, "dealer") == {}
-    assert charges(make_spec(**MEASURE, release=["matches"]), "lender") == {}
-    assert charges(make_spec(), "lender") == {}
-
-
-def test_every_noise_that_a_protocol_declares_is_charged() -> None:
-    """What is revealed with noise is known here by name; a new one must be charged first.
-
-    Whether the number reaches the minimum follows from the number with its noise.
-    """
-    noised = {
-        (kind, reveal.name)
-        for kind in PROTOCOLS
-        for reveals in load_reveals(kind, "hidden" if kind == "vertical.measure" else "ecdh-psi", "dealer").values()
-        for reveal in reveals
-        if "noise" in f"{reveal.name} {reveal.what}"
-    }
-    assert noised == {("vertical.measure", "measure.noised"), ("vertical.measure", "measure.enough")}
-
-
-def test_the_noise_that_is_drawn_has_the_privacy_that_is_charged() -> None:
-    """Of the exact distribution: its losses keep to the epsilon, and to the rho at every order."""
-    for text in ("0.1", "0.5", "2"):
-        epsilon, q = float(Decimal(text)), math.exp(-float(Decimal(text)))
-        p = [(1 - q) / (1 + q) * q ** abs(z) for z in range(-400, 401)]
-        for order in (1.001, 1.5, 2, 8, 64):
-            total = math.fsum(a * (a / b) ** (order - 1) for a, b in zip(p[1:], p[:-1], strict=True) if b)
-            assert math.log(total) / (order - 1) <= float(rho_of(Decimal(text))) * order + 1e-9
-        assert max(abs(math.log(a / b)) for a, b in zip(p[200:600], p[199:599], strict=True)) <= epsilon + 1e-9
-        assert epsilon_of_noise({Decimal(text): 1}, Decimal("1e-9")) <= epsilon + 1e-3
-
-
-def test_noise_is_drawn_from_that_distribution() -> None:
-    prg, n, q = Prg(bytes(range(32))), 4000, math.exp(-0.5)
-    drawn = [discrete_laplace(prg, parse_epsilon("0.5")) for _ in range(n)]
-    for z in range(-3, 4):
-        p = (1 - q) / (1 + q) * q ** abs(z)
-        assert abs(drawn.count(z) - n * p) < 5 * math.sqrt(n * p * (1 - p))
-
-
-def test_a_budget_is_told_as_epsilon_and_delta() -> None:
-    delta, rho = Decimal("1e-6"), Decimal("0.125")
-    by_hand = 0.125 + 2 * math.sqrt(
-        0.125 * math.log(1e6)
-    )  # Bun, Steinke, proposition 1.3; the library's bound is below
-    assert 0.5 < epsilon_of_limit(rho, delta) < by_hand
-    assert epsilon_of([], delta) == 0
-    assert epsilon_of([rho], delta) == pytest.approx(0.5)  # one draw: adding up is less
-    assert epsilon_of([rho] * 400, delta) == epsilon_of_limit(rho * 400, delta) < 200
-    assert epsilon_of_noise({Decimal("0.5"): 40}, delta) < epsilon_of([rho] * 40, delta)
-
-
-def test_a_limit_is_what_the_policy_says_and_fits_into_a_consent() -> None:
-    assert limit_of(None) is None
-    assert limit_of(Budget(rho="0.5", delta="1e-6")) == Limit(Decimal("0.5"), Decimal("0.000001"))
-    smallest = limit_of(Budget(rho="999999.999999999", delta="1.999999999e-30"))
-    assert smallest is not None
-    for value in (smallest.rho, smallest.delta, rho_of(Decimal("63.999999"))):
-        TypeAdapter(Spent).validate_python(decimal_text(value))
 
 
 # --- the command line

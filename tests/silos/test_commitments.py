@@ -46,6 +46,7 @@ TABLE = pa.table(
         "list": [[i, None] for i in range(N)],
     }
 )
+OTHER = TABLE.set_column(3, "count", pa.array([i // 2 for i in range(N)], pa.int16()))
 
 
 @pytest.fixture
@@ -160,11 +161,44 @@ def test_jobs_of_one_version_cannot_be_linked_and_other_rows_have_another_root(h
     assert first != second
     assert commitments.commit(home, JOB, dataset) == first
     root = root_of(home, dataset)
-    changed = registered(home, table=TABLE.set_column(3, "count", pa.array([0] * N, pa.int16())), replace=True)
-    assert root_of(home, changed) != root
-    commitments.check_consented(home, JOB, dataset, first)
-    with pytest.raises(CommitmentError, match=f"^data set 'loans' has changed since the consent to job {JOB}$"):
-        commitments.check_consented(home, JOB, changed, first)
+    assert root_of(home, registered(home, table=OTHER, replace=True)) != root
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "sql"])
+def test_data_that_changed_after_the_consent_are_noticed(home: Home, kind: str) -> None:
+    reviewed = registered(home, kind)
+    first = commitments.commit(home, JOB, reviewed)
+    commitments.check_consented(home, JOB, reviewed, first)
+    changed = registered(home, kind, OTHER, replace=True)
+    why = f"data set 'loans' has changed since the consent to job {JOB}"
+    for dataset in (reviewed, changed):  # as the node reviewed it before, and as one that starts anew does
+        not_consented(home, dataset, first, why)
+    kept = home.catalogue.read_text()
+    registered(home, kind, replace=True)
+    commitments.check_consented(home, JOB, reviewed, first)
+    not_consented(home, reviewed, "0" * 64, why)
+    home.catalogue.unlink()
+    not_consented(home, reviewed, first, f"{why}: the catalogue has no data set 'loans'")
+    home.catalogue.write_text(kept)
+    not_consented(home, reviewed, first, why)
+
+
+@pytest.mark.parametrize(("kind", "what"), [("parquet", "file"), ("csv", "file"), ("sql", "result of the query")])
+def test_data_that_changed_under_their_registration_are_noticed(home: Home, kind: str, what: str) -> None:
+    reviewed = registered(home, kind)
+    first = commitments.commit(home, JOB, reviewed)
+    kept = home.catalogue.read_text()
+    registered(home, kind, OTHER, replace=True)
+    home.catalogue.write_text(kept)
+    why = f"data set 'loans' has changed since the consent to job {JOB}"
+    not_consented(home, reviewed, first, f"{why}: the {what} of data set 'loans' has changed since it was registered")
+
+
+def not_consented(home: Home, dataset: Dataset, consented: str, sentence: str) -> None:
+    with pytest.raises(CommitmentError) as refused:
+        commitments.check_consented(home, JOB, dataset, consented)
+    assert str(refused.value) == sentence
+    assert refused.value.public == "the data of this silo have changed since the consent"
 
 
 def test_what_cannot_be_shown_is_a_sentence(home: Home) -> None:
@@ -183,8 +217,9 @@ def test_what_cannot_be_shown_is_a_sentence(home: Home) -> None:
         root_of(home, changed.model_copy(update={"rows": 5, "sha256": "0" * 64}))
     (seed,) = (home.root / "commitments").glob(f"{dataset.sha256}.seed")
     seed.write_text("00")
-    with pytest.raises(CommitmentError, match=r"^the seed .* is damaged$"):
+    with pytest.raises(CommitmentError, match=r"^the seed .* is damaged$") as damaged:
         open_row(home, JOB, dataset, 0)
+    assert damaged.value.public == "this silo cannot commit to its data"
     with pytest.raises(ValueError, match="a salt of 16 bytes and a root of 32, got 4 and 32"):
         commitment(b"salt", bytes(32))
 

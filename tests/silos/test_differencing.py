@@ -74,8 +74,9 @@ def asks(number: int, dataset: str = "loans", partner: str = "platform", **chang
 
 def admit(home: Home, spec: Spec, dataset: Dataset) -> list[dict[str, str]]:
     rules, rule = policy.load(home.policy), "other" if dataset.name == "others" else "count"
-    admission.foresee(home, spec, "lender", rules, rule, dataset)
+    foreseen = admission.foresee(home, spec, "lender", rules, rule, dataset)
     made = admission.admit(home, spec, "lender", rules, rule, dataset)
+    assert foreseen == admission.foresee(home, spec, "lender", rules, rule, dataset) == made
     assert admission.admit(home, spec, "lender", rules, rule, dataset) == made
     admission.started(home, spec.job)
     return made
@@ -114,8 +115,9 @@ def test_counts_over_nearly_the_same_rows_are_refused(
         lambda: differencing.guard(home, asks(2), "lender", second, FLOOR),
         lambda: admit(home, asks(2), second),
     ):
-        with pytest.raises(DifferencingRefused, match=sentence):
+        with pytest.raises(DifferencingRefused, match=sentence) as told:
             question()
+        assert told.value.public == "the job asks about nearly the rows of an earlier one"
     with Ledger(home) as ledger:
         assert ledger.uses() == {"count": 1}
 
@@ -166,6 +168,83 @@ def test_a_job_that_never_started_told_nothing(home: Home) -> None:
     assert admission.unstarted(home) == [asks(1).job]
     assert admission.ended(home, asks(1).job)
     admit(home, asks(2), nearly)
+
+
+def test_a_job_that_is_admitted_again_before_it_starts_is_about_the_rows_of_then(home: Home) -> None:
+    """As of a node that is stopped before it consents, and its data set is registered anew."""
+    rules = policy.load(home.policy)
+    admission.admit(home, asks(1), "lender", rules, "count", register(home, ROWS))
+    nearly = register(home, rows_but(new=1))
+    assert admission.foresee(home, asks(1), "lender", rules, "count", nearly) == []
+    admit(home, asks(1), nearly)
+    assert question(home, asks(1)) == ("loans", nearly.sha256)
+    admit(home, asks(2), nearly)
+    before = register(home, ROWS)
+    with pytest.raises(DifferencingRefused, match=f"^job {1:032x} of"):
+        admit(home, asks(3), before)
+    with pytest.raises(DifferencingRefused, match=f"^job {2:032x} of"):
+        admit(home, asks(1), before)  # it is not compared with itself
+    far = register(home, rows_but(gone=300))
+    with pytest.raises(
+        DifferencingRefused, match=f"^job {1:032x} has started with other rows of data set 'loans'$"
+    ) as started:
+        admission.admit(home, asks(1), "lender", rules, "count", far)
+    assert started.value.public == f"job {1:032x} has started before"
+    assert question(home, asks(1)) == ("loans", nearly.sha256)
+    assert admission.used(home, "") == {"count": 2}
+
+
+def test_a_job_that_is_admitted_while_another_one_is_compared_is_seen(home: Home) -> None:
+    data = register(home, ROWS)
+    compared = differencing.guard(home, asks(2), "lender", data, FLOOR)
+    assert compared == frozenset()
+    admit(home, asks(1, dataset="others"), register(home, rows_but(gone=1), name="others"))
+    with Ledger(home) as ledger:
+        ledger.reserve_use(asks(2).job, "count", None)
+        with pytest.raises(DifferencingRefused, match=f"^job {1:032x} of .* differ by fewer than 100"):
+            differencing.record(ledger, asks(2), "lender", data, FLOOR, compared)
+    with pytest.raises(BudgetError, match=f"^this silo has admitted no job {2:032x} to its data$"):
+        admission.dataset_of(home, asks(2).job)
+
+
+def test_what_was_compared_is_not_compared_again_while_others_wait(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    admit(home, asks(1), register(home, ROWS))
+    far, seen = register(home, rows_but(gone=200)), []
+    compare = differencing.differing
+
+    def noted(a: differencing.Digests, b: differencing.Digests) -> int:
+        with Ledger(home, busy_s=0.0) as ledger, ledger.transaction():  # nobody else writes
+            seen.append(len(a))
+        return compare(a, b)
+
+    monkeypatch.setattr(differencing, "differing", noted)
+    admission.admit(home, asks(2), "lender", policy.load(home.policy), "count", far)
+    assert seen == [200]
+
+
+def test_a_ledger_that_another_one_writes_to_keeps_what_is_reserved(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(admission, "VOID_BUSY_S", 0.1)
+    admission.admit(home, asks(1), "lender", policy.load(home.policy), "count", register(home, ROWS))
+    with Ledger(home) as other, other.transaction():
+        assert not admission.ended(home, asks(1).job)
+        assert admission.ended(home, asks(2).job)  # it took nothing
+    assert caplog.messages == [
+        f"job {1:032x}: what it took of the privacy budget stays reserved: the ledger state/ledger.db in the silo's home "
+        "cannot be used (OperationalError), so no job can begin"
+    ]
+    admit(home, asks(3, epsilon="0.5"), register(home, ROWS))
+    assert admission.unstarted(home) == [asks(1).job]
+    assert admission.ended(home, asks(1).job)
+    assert admission.unstarted(home) == []
+    assert admission.ended(home, asks(1).job)
+
+
+def question(home: Home, spec: Spec) -> Any:
+    """The data set and the version that a job is recorded with."""
+    with Ledger(home) as ledger:
+        return ledger.execute("SELECT dataset, version FROM question WHERE job = ?", (spec.job,))[0]
 
 
 def test_noise_passes_the_guard_and_is_charged_every_time(home: Home) -> None:
@@ -221,14 +300,16 @@ def test_what_cannot_be_compared_is_refused(home: Home) -> None:
     with Ledger(home) as ledger:
         ledger.execute("DELETE FROM rowset WHERE version = ?", (data.sha256,))
     other = register(home, rows_but(gone=300))
-    with pytest.raises(DifferencingRefused, match=r"are not in the ledger, so it cannot be compared with$"):
+    with pytest.raises(DifferencingRefused, match=r"are not in the ledger, so it cannot be compared with$") as lost:
         differencing.guard(home, asks(2), "lender", other, FLOOR)
+    assert lost.value.public == "this silo cannot compare the job with earlier ones"
     (home.state / "ledger.db").write_bytes(b"x" * 8192)
     with pytest.raises(
         DifferencingRefused,
         match=r"^it cannot be told what earlier jobs asked: the ledger state/ledger.db in the silo's home cannot be used",
-    ):
+    ) as damaged:
         differencing.guard(home, asks(3), "lender", other, FLOOR)
+    assert damaged.value.public == lost.value.public
 
 
 # --- what is compared
