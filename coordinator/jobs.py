@@ -150,7 +150,7 @@ TABLE: Mapping[tuple[State, str], Rule] = {
     (State.RUNNING, "finished"): Rule(By.PARTICIPANT, State.DONE, _all_released_and_finished, bound=True),
     **{(state, "cancelled"): Rule(By.SUBMITTER, State.CANCELLED) for state in OPEN},
     **{(state, "expired"): Rule(By.COORDINATOR, State.EXPIRED) for state in OPEN},
-    **{(state, "withdrawn"): Rule(By.PARTICIPANT, State.WITHDRAWN, bound=True) for state in OPEN[1:]},
+    **{(state, "withdrawn"): Rule(By.PARTICIPANT, State.WITHDRAWN) for state in OPEN[1:]},
 }
 
 
@@ -297,8 +297,11 @@ def _cancelled(job: Job, said: Said) -> Job:
 
 
 def _withdrawn(job: Job, said: Said) -> Job:
+    """The key of now takes a consent back, whichever key gave it: after a rotation it must still be possible."""
     silo = said.statement.silo
     body = st.read(st.Ended, said.statement.body, "the body of 'withdrawn'")
+    if silo not in job.consents:
+        raise Conflict(f"{silo} has not consented to this job")
     if silo in job.released:
         raise Conflict(f"{silo} has released its result already")
     return replace(job, reason=f"{silo} withdrew its consent: {body.reason}")

@@ -6,14 +6,15 @@ import asyncio
 import base64
 import datetime as dt
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from silos import admission, approvals, commitments, watch
+from silos.approvers import same_key
 from silos.link_tls import LinkCredentials
 from silos.review import Approved, View, review
 from silos.times import utcnow
-from silos.voice import Silo
+from silos.voice import Silo, Voice
 
 People = list[dict[str, str]]
 
@@ -32,6 +33,7 @@ async def agree(
 
     approved = await look()
     if approved.decision.approval == 0:
+        waits(False)
         return approved, []
     waits(True)  # and it stays so if the node is stopped meanwhile
     while True:
@@ -44,6 +46,7 @@ async def agree(
             until,
             submitter=view.submitter,
             registry=silo.registry,
+            budget=approved.budget,
             ended=over,
         )
         if people is None:
@@ -61,17 +64,28 @@ def _asks(approved: Approved) -> tuple[Any, ...]:
     return approved.spec_digest, approved.disclosure_digest, decision.rule, decision.approval, approved.rules.approvers
 
 
-async def consent_body(silo: Silo, approved: Approved, link: LinkCredentials, people: People) -> dict[str, Any]:
+def covers(consent: Mapping[str, Any], approved: Approved) -> bool:
+    """Whether what we consented to is what the policy of now allows: under this rule, with as many persons that it names."""
+    people = approved.rules.approvers
+    known = [
+        one for one in consent["approvals"] if one["name"] in people and same_key(people[one["name"]].key, one["key"])
+    ]
+    same = consent["rule"] == ("" if approved.dataset is None else approved.decision.rule)
+    return same and len(known) >= approved.decision.approval
+
+
+async def consent_body(voice: Voice, approved: Approved, link: LinkCredentials, people: People) -> dict[str, Any]:
     """The body of our 'consented' statement; the budget that it names is reserved.
 
     Raises: BudgetError, DifferencingRefused, CommitmentError: the reason to refuse; LogRewritten, LogForked, RosterForged.
     """
-    spec, home, data = approved.spec, silo.home, approved.dataset
+    silo, spec, data = voice.silo, approved.spec, approved.dataset
+    home = silo.home
     charges = await asyncio.to_thread(
         admission.admit, home, spec, silo.name, approved.rules, approved.decision.rule, data
     )
     commitment = "" if data is None else await asyncio.to_thread(commitments.commit, home, spec.job, data)
-    head = await watch.look(silo.client, home)
+    head = await voice.patiently(lambda: watch.look(silo.client, home))
     return {
         "disclosure_digest": approved.disclosure_digest,
         "dataset_commitment": commitment,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import fcntl
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -203,14 +204,19 @@ def _settle(folder: Path, pending: Pending, outcome: Outcome, sentence: str, yes
     path.unlink(missing_ok=True)
 
 
-def over(folder: Path) -> None:
-    """A job of this folder has ended elsewhere, perhaps while no node was there: nobody has to answer any more."""
+def waiting(folder: Path) -> bool:
+    """Whether the job of this folder waits for persons."""
+    return (folder / _PENDING).exists()
+
+
+def over(folder: Path, outcome: Outcome = "ended", sentence: str = "the job ended before") -> None:
+    """The job of a folder needs no answer any more: it has ended elsewhere, perhaps while no node was there."""
     if not (folder / _PENDING).exists():
         return
     with _turn(folder):
         asked = _kept(folder / _PENDING, Pending)
         if asked is not None:
-            _settle(folder, asked, "ended", "the job ended before", ())
+            _settle(folder, asked, outcome, sentence, ())
         (folder / _PENDING).unlink(missing_ok=True)
 
 
@@ -257,16 +263,24 @@ def denial(home: Home, job: str) -> Denial | None:
 
 
 def all_pending(home: Home) -> list[Pending]:
-    """Every job that waits for a person, the oldest first.  Raises: ConfigError."""
-    found = [read_pending(home, path.parent.name) for path in home.jobs.glob(f"*/{_PENDING}")]
+    """Every job that waits for a person, the oldest first; one whose file is damaged is logged and left out."""
+    found = []
+    for path in home.jobs.glob(f"*/{_PENDING}"):
+        try:
+            found.append(read_pending(home, path.parent.name))
+        except ConfigError as exc:
+            log.warning("%s", exc)
+        except ApprovalError:
+            continue  # it has been answered since
     return sorted(found, key=lambda one: (one.asked_at, one.job))
 
 
 def all_decided(home: Home, most: int) -> list[Decided]:
-    """What came of earlier questions, the latest first, so many at most.  Raises: ConfigError."""
+    """What came of earlier questions, the latest first, so many at most; one whose file is damaged is logged and left out."""
     paths = sorted(home.jobs.glob(f"*/{_DECIDED}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    found = [_read(path, Decided, "the decision") for path in paths if not (path.parent / _PENDING).exists()]
-    return sorted(found[:most], key=lambda one: (one.decided_at, one.asked.job), reverse=True)
+    kept = (_kept(path, Decided) for path in paths if not (path.parent / _PENDING).exists())
+    found = itertools.islice((one for one in kept if one is not None), most)
+    return sorted(found, key=lambda one: (one.decided_at, one.asked.job), reverse=True)
 
 
 def said(home: Home, pending: Pending, approvers: Mapping[str, str]) -> list[Approval]:

@@ -9,11 +9,12 @@ Source: Regulation (EU) 2016/679 (GDPR) Art. 30(1) a to g, Art. 35(7) a to d, Ar
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
 from silos import lineage
+from silos.approvals_text import plain
 from silos.facts import Job, Owner, readable
 from silos.verify import Check, Report
 
@@ -23,8 +24,8 @@ LIMITS = (
     "Legal bases, categories and retention are the owners' own statements, signed with their consents.",
 )
 MEASURES = (
-    "Identifiers are matched and columns are computed on under secret sharing: no organisation reads another one's rows.",
-    "Links between organisations are end-to-end encrypted with mutual TLS 1.3; the coordinator carries ciphertext only.",
+    "Links between organisations are end-to-end encrypted with mutual TLS 1.3, between the certificates that the consents "
+    "name; the coordinator carries ciphertext only.",
     "Every job needs a consent of every participant to one job spec and one disclosure, each signed with its own key.",
     "All statements stand in an append-only transparency log; changing, removing or reordering one is evident.",
 )
@@ -74,7 +75,19 @@ def document(report: Report, bundle: Path) -> Document:
     )
     sections = [*_overview(jobs), *(part for job in jobs for part in _job(job, len(jobs) == 1))]
     sections += [_record(jobs), _impact(jobs), _integrity(report.checks, failed, unread, bundle)]
-    return Document(title, span, report.ok, verdict, tuple(sections))
+    return Document(
+        plain(title), plain(span), report.ok, plain(verdict), tuple(_readable(section) for section in sections)
+    )
+
+
+def _readable(section: Section) -> Section:
+    """Much of the text was written by others: nothing in it can hide other text or turn its direction."""
+    tables = tuple(
+        Table(tuple(map(plain, table.head)), tuple(tuple(map(plain, row)) for row in table.rows))
+        for table in section.tables
+    )
+    text, points = tuple(map(plain, section.text)), tuple(map(plain, section.points))
+    return replace(section, title=plain(section.title), text=text, points=points, tables=tables)
 
 
 # --- all jobs together ---
@@ -92,6 +105,22 @@ def _overview(jobs: Sequence[Job]) -> Iterator[Section]:
     if 0 < len(jobs) <= lineage.MAX_DRAWN:
         made = lineage.graph(jobs)
         yield Section("Lineage", 1, text=(f"{lineage.summary(made)}.",), picture=lineage.svg(made))
+    elif jobs:
+        why = f"{len(jobs)} jobs are too many for one picture, which has room for {lineage.MAX_DRAWN}; this table says it."
+        yield Section("Lineage", 1, text=(why,), tables=(_lineage(jobs),))
+
+
+def _lineage(jobs: Sequence[Job]) -> Table:
+    rows = tuple(
+        (
+            f"{owner.silo} / {owner.dataset}",
+            job.id,
+            ", ".join(entry.body["recipient"] for entry in job.releases) or "nobody",
+        )
+        for job in jobs
+        for owner in job.owners
+    )
+    return Table(("data set", "job", "recipients"), rows)
 
 
 def _budgets(jobs: Sequence[Job]) -> Table:
@@ -103,7 +132,7 @@ def _budgets(jobs: Sequence[Job]) -> Table:
             charge["counterparty"],
             charge["before"],
             charge["rho"],
-            str(Decimal(charge["before"]) + Decimal(charge["rho"])),
+            format(Decimal(charge["before"]) + Decimal(charge["rho"]), "f"),
             charge["limit"],
             charge["delta"],
         )
@@ -227,9 +256,10 @@ def _remark(body: object) -> str:
 
 
 def _record(jobs: Sequence[Job]) -> Section:
-    """One line for each controller and purpose."""
+    """One line for each controller and purpose, of the jobs that ran."""
     held: dict[tuple[str, str], list[tuple[Job, Owner]]] = {}
-    for job in jobs:
+    ran = [job for job in jobs if job.ran]
+    for job in ran:
         for owner in job.owners:
             held.setdefault((owner.silo, job.purpose), []).append((job, owner))
     rows = []
@@ -238,7 +268,7 @@ def _record(jobs: Sequence[Job]) -> Section:
         to = sorted({e.body["recipient"] for job, _ in parts for e in job.releases})
         rows.append(
             (
-                _all(r.get("controller") for r in said) or silo,
+                _all(r.get("controller") for r in said) or f"{NOT_SAID} ({silo})",
                 _all(r.get("contact") for r in said) or NOT_SAID,
                 purpose,
                 _all(x for r in said for x in r.get("subjects", [])) or NOT_SAID,
@@ -261,9 +291,22 @@ def _record(jobs: Sequence[Job]) -> Section:
     return Section(
         "Annex A: record of processing (GDPR Art. 30(1))",
         1,
-        tables=(Table(head, tuple(rows)),),
-        points=tuple(f"Security (g): {text}" for text in MEASURES),
+        text=() if rows else ("No job ran.",),
+        tables=(Table(head, tuple(rows)),) if rows else (),
+        points=tuple(f"Security (g): {text}" for text in _measures(ran)) if rows else (),
     )
+
+
+def _measures(jobs: Sequence[Job]) -> tuple[str, ...]:
+    """How the jobs protect what they read: by what their specs say of it, and what holds for every job."""
+    protocols = ", ".join(sorted({f"'{job.protocol}'" for job in jobs}))
+    sources = ", ".join(sorted({f"'{job.randomness}'" for job in jobs if job.randomness != "none"}))
+    own = []
+    if protocols:
+        own.append(f"Rows are matched by {protocols}; what each party learns of them by that is in the disclosures.")
+    if sources:
+        own.append(f"Columns are computed on under secret sharing, with correlated randomness from {sources}.")
+    return (*own, *MEASURES)
 
 
 def _impact(jobs: Sequence[Job]) -> Section:
@@ -275,12 +318,12 @@ def _impact(jobs: Sequence[Job]) -> Section:
         1,
         text=(
             "a) The processing: " + ("; ".join(f"{kind} for '{purpose}'" for kind, purpose in kinds) or "none") + ".",
-            f"b) Necessity and proportion: {len(columns)} uses of columns, all listed above with their purpose; a job whose "
-            "policy does not name a column for its use cannot start.",
+            f"b) Necessity and proportion: {len(columns)} uses of columns, all listed above with their purpose; a job "
+            "cannot start unless each owner's policy names or permits by '*' every column for its use.",
             f"c) Risks: what can be known after the jobs are the {len(exact)} things that the disclosures list, under the "
             "assumptions that stand beside them.",
         ),
-        points=tuple(f"d) Measure: {text}" for text in MEASURES),
+        points=tuple(f"d) Measure: {text}" for text in _measures(jobs)),
     )
 
 

@@ -12,13 +12,18 @@ from pathlib import Path
 
 import ttf_opensans
 from fpdf import FPDF
+from fpdf.enums import MethodReturnValue
 from fpdf.fonts import FontFace
 
 from silos.compliance import Document, Section, Table
 
 FONT = "OpenSans"
 SMALL, NORMAL = 7.5, 9.5
+PADDING = 0.7  # of a cell, mm
 GREY, GREEN, RED, BLACK = (90, 102, 117), (44, 138, 75), (194, 65, 45), (28, 36, 48)
+LONGEST, TALLEST = 1500, 50
+"""Characters and lines of a cell: a row stands on one page."""
+CUT = " … (in full in the HTML page)"
 EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 """What the file says of when it was made: when the jobs ran is in the text, and the clock of whoever prints it is no fact."""
 
@@ -97,6 +102,8 @@ def _table(paper: _Paper, table: Table) -> None:
     ]
     paper.set_font(FONT, "", SMALL)
     paper.set_text_color(*BLACK)
+    unit = paper.epw / sum(width + 2 for width in widths)
+    cells = [[_cut(paper, cell, (widths[i] + 2) * unit) for i, cell in enumerate(row)] for row in cells]
     with paper.table(
         col_widths=tuple(width + 2 for width in widths),
         line_height=SMALL * 0.55,
@@ -104,13 +111,25 @@ def _table(paper: _Paper, table: Table) -> None:
         headings_style=FontFace(emphasis="BOLD", color=GREY),
         borders_layout="HORIZONTAL_LINES",
         text_align="LEFT",
-        padding=0.7,
+        padding=PADDING,
     ) as drawn:
         for row in cells:
             line = drawn.row()
             for cell in row:
                 line.cell(cell)
     paper.ln(1.5)
+
+
+def _cut(paper: _Paper, text: str, width: float) -> str:
+    """A cell's text, as much of it as one page holds.  width: of its column, mm."""
+    if len(text) <= TALLEST:
+        return text
+    short = text if len(text) <= LONGEST else text[:LONGEST] + CUT
+    inner = width - 2 * (PADDING + paper.c_margin)
+    lines = paper.multi_cell(inner, text=short, align="L", dry_run=True, output=MethodReturnValue.LINES)
+    if not isinstance(lines, list) or len(lines) <= TALLEST:
+        return short
+    return " ".join(lines[: TALLEST - 10]) + CUT
 
 
 def _breakable(text: str) -> str:

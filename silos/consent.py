@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
-from coordinator.envelope import EnvelopeError, Sealed, fingerprint, parse
+from coordinator.envelope import EnvelopeError, Sealed, Statement, fingerprint, parse
 from coordinator.statements import Consented
 from silos.approvers import Subject, check_approvals
 from silos.errors import ConsentError
@@ -78,6 +78,20 @@ def own_chain(silo: str, entries: Sequence[bytes], key: bytes) -> list[Sealed]:
             raise ConsentError(f"the statements of {silo} about this job are not complete or not in order", silo)
         chain.append(sealed)
     return chain
+
+
+def statements(silo: str, expected: Expected, entries: Sequence[bytes], keys: Mapping[str, bytes]) -> list[Statement]:
+    """What a silo has said about the job, checked: by the key that we pinned, complete up to the last of it, of this spec.
+
+    Raises: ConsentError.
+    """
+    if silo not in keys:
+        raise ConsentError(f"{silo} is not enrolled", silo)
+    check_key(silo, keys[silo], expected.pins)
+    said = [sealed.statement for sealed in own_chain(silo, entries, keys[silo])]
+    if any((one.job, one.spec_digest) != (expected.spec.job, expected.spec_digest) for one in said):
+        raise ConsentError(f"{silo} has made these statements about another job or spec", silo)
+    return said
 
 
 def verify_consents(

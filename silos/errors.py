@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 
 class SiloError(Exception):
     """Base of everything the node and the command line raise on purpose."""
+
+    @property
+    def public(self) -> str:
+        """The sentence for partners, who read why a job was refused or failed: without paths on this silo's machines."""
+        return re.sub(r"(?<!\S)/\S+", "(a file here)", str(self))
 
 
 class SpecError(SiloError):
@@ -13,6 +20,11 @@ class SpecError(SiloError):
 
 class ConfigError(SiloError):
     """A file of the silo's own home directory is missing or wrong."""
+
+    @property
+    def public(self) -> str:
+        """What is wrong with it is for the operator."""
+        return "a file of this silo is not as it should be; its operator sees which"
 
 
 class CatalogueError(SiloError):

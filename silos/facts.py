@@ -65,6 +65,11 @@ class Job:
         return self.state == "done"
 
     @property
+    def ran(self) -> bool:
+        """Whether anybody has started to work on it."""
+        return any(entry.event == "started" for entry in self.entries)
+
+    @property
     def charges(self) -> list[tuple[str, Mapping[str, Any]]]:
         """(owner, what its consent takes of its budget), one per counterparty."""
         return [(entry.silo, charge) for entry in self.consents for charge in entry.body["budget"]]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from silos.facts import Job
+from silos.facts import Job, Owner
 
 WIDTH, HEIGHT, GAP, LEFT_GAP = 220, 46, 14, 110
 MAX_DRAWN = 24
@@ -37,24 +37,31 @@ class Graph:
 
 
 def graph(jobs: Sequence[Job]) -> Graph:
-    """What the jobs read and what they handed out; a job that ended early hands out nothing."""
+    """What the jobs read and what they handed out, also what one owner had released of a job before it ended early."""
     nodes: dict[str, Node] = {}
     edges: dict[tuple[str, str], None] = {}
+    columns: dict[str, set[str]] = {}
+    for job in jobs:
+        for owner in job.owners:
+            columns.setdefault(_data(owner), set()).update(use.column for use in owner.uses)
     for job in jobs:
         at = f"job {job.id}"
         nodes[at] = Node(at, 1, "job" if job.done else "stopped", (f"{job.kind}: {job.state}", job.id[:16]))
         for owner in job.owners:
-            data = f"data {owner.silo} {owner.dataset}"
-            columns = len({use.column for use in owner.uses})
-            text = f"{columns} columns" if columns != 1 else "1 column"
-            nodes.setdefault(data, Node(data, 0, "data", (f"{owner.silo} / {owner.dataset}", text)))
+            data = _data(owner)
+            text = f"{len(columns[data])} columns" if len(columns[data]) != 1 else "1 column"
+            nodes[data] = Node(data, 0, "data", (f"{owner.silo} / {owner.dataset}", text))
             edges[data, at] = None
-        for entry in job.releases if job.done else ():
+        for entry in job.releases:
             to = f"result {job.id} {entry.body['recipient']}"
             items = ", ".join(entry.body["items"])
             nodes[to] = Node(to, 2, "result", (f"{entry.body['recipient']} holds", items))
             edges[at, to] = None
     return Graph(tuple(nodes.values()), tuple(edges))
+
+
+def _data(owner: Owner) -> str:
+    return f"data {owner.silo} {owner.dataset}"
 
 
 def svg(made: Graph) -> str:
@@ -97,6 +104,7 @@ def summary(made: Graph) -> str:
 
 def _text(x: float, y: float, text: str, size: int, weight: str) -> str:
     room = int((WIDTH - 20) / (size * 0.56))
+    text = "".join(char for char in text if char.isprintable())  # a control character makes it no XML
     short = text if len(text) <= room else f"{text[: room - 1]}…"
     return (
         f'<text x="{x + 10:g}" y="{y:g}" font-family="Helvetica, Arial, sans-serif" font-size="{size}"'

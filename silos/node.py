@@ -13,18 +13,21 @@ import fcntl
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import replace
+from typing import Any
 
-from silos import policy, watch
+from coordinator.envelope import EnvelopeError
+from silos import admission, policy, watch
 from silos.board import FINAL, Board
+from silos.budget import BudgetError
 from silos.client import CoordinatorClient, connect
 from silos.config import Home, SiloConfig
 from silos.disclosure import Registry, load_reveals
 from silos.enrol import renew
-from silos.errors import ConfigError, CoordinatorUnreachable, SiloError
+from silos.errors import ConfigError, CoordinatorRefused, CoordinatorUnreachable, SiloError
 from silos.identity import Identity
-from silos.participation import Participation, put_away
+from silos.participation import UNTRUE, Participation, put_away
 from silos.streams import DirectListener
 from silos.times import utcnow
 from silos.tls import home_context, lifetime_left
@@ -83,6 +86,8 @@ class Node:
         self._parts: dict[str, Participation] = {}
         self._settled: set[str] = set()
         self._farewells: set[asyncio.Task[None]] = set()
+        self._untrue = asyncio.Event()
+        self._why: BaseException | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; jobs that run then are ended with a statement, their workers killed.
@@ -98,10 +103,12 @@ class Node:
     async def _run(self, config: SiloConfig, identity: Identity, stop: asyncio.Event) -> None:
         async with connect(self._home) as client:
             listener, endpoint = await _listen(config)
-            silo = Silo(self._home, config, identity, client, Board(), self._registry, listener, endpoint)
+            slots = asyncio.Semaphore(config.limits.concurrent_jobs)
+            silo = Silo(self._home, config, identity, client, Board(), self._registry, slots, listener, endpoint)
             work = (self._serve(silo), self._keep_certificate(client), watch.keep(client, self._home))
             tasks = [asyncio.create_task(one) for one in work]
             stopping = asyncio.create_task(stop.wait())
+            tasks.append(asyncio.create_task(self._never_untrue()))
             try:
                 done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -125,6 +132,7 @@ class Node:
                     log.info("%s is connected to %s", silo.name, silo.client.url)
                     for job in await silo.client.jobs():
                         await self._heard(silo, str(job["job"]), str(job["state"]))
+                    await self._give_back(silo)
                     delay = FIRST_DELAY_S
                     async for event in events:
                         if isinstance(event.get("state"), str):
@@ -143,8 +151,7 @@ class Node:
         if state in FINAL:
             self._over(silo, job)  # it may have ended while this node was away
         elif job not in self._settled:
-            busy = sum(not part.waits for part in self._parts.values()) >= silo.config.limits.concurrent_jobs
-            self._parts[job] = Participation(Voice(silo, job, utcnow() + FIRST_DEADLINE), busy)
+            self._parts[job] = Participation(Voice(silo, job, utcnow() + FIRST_DEADLINE))
             self._tasks[job] = asyncio.create_task(self._parts[job].take_part(), name=f"job {job}")
             self._tasks[job].add_done_callback(lambda task: self._ended(silo, job, task))
 
@@ -157,22 +164,51 @@ class Node:
             return
         if silo.board.state(job) in FINAL:
             self._over(silo, job)  # it may have ended before its task had a look at it, which leaves it alone then
-        else:
+        elif part.voice.diary is not None:  # else it has not even seen the job, and may later
             self._settled.add(job)
         error = task.exception()
         if error is None:
             return
+        if isinstance(error, UNTRUE):
+            self._why = error
+            self._untrue.set()
         log.error("job %s: %s", job, error, exc_info=None if isinstance(error, SiloError) else error)
-        farewell = asyncio.create_task(_farewell(part, f"the node of {silo.name} had an internal error", "node"))
-        self._farewells.add(farewell)
-        farewell.add_done_callback(self._farewells.discard)
+        self._later(_farewell(part, f"the node of {silo.name} had an internal error", "node"))
 
     def _over(self, silo: Silo, job: str) -> None:
         """Forget a job that has ended and has no task, and remove what was kept to go on with it."""
         silo.board.forget(job)
         self._settled.discard(job)
-        with contextlib.suppress(ConfigError):  # raised where the coordinator's text is no job id
-            put_away(silo, job)
+        self._later(_put_away(silo, job))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside everything else, but before this node is gone."""
+        task = asyncio.create_task(work)
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
+
+    async def _never_untrue(self) -> None:
+        """Wait for a job that found the coordinator out.  Raises: what it found."""
+        await self._untrue.wait()
+        if self._why is not None:
+            raise self._why
+
+    async def _give_back(self, silo: Silo) -> None:
+        """What jobs reserved that ended while this node was away, or that the coordinator does not know."""
+        try:
+            reserved = await asyncio.to_thread(admission.unstarted, self._home)
+        except BudgetError as exc:  # no job can begin then, and every one says so
+            log.error("%s", exc)
+            return
+        for job in reserved:
+            if job in self._tasks:
+                continue
+            try:
+                over = str((await silo.client.job(job))["state"]) in FINAL
+            except CoordinatorRefused:
+                over = True
+            if over:
+                self._over(silo, job)
 
     async def _shut_down(self, name: str) -> None:
         """Stop every job (its worker dies with its task) and say so, for as long as the coordinator answers."""
@@ -181,7 +217,8 @@ class Node:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         reason = f"the node of {name} was stopped during the job"
-        await asyncio.gather(*(_farewell(part, reason, "stop") for part in self._parts.values()), *self._farewells)
+        said = (_farewell(part, reason, "stop") for part in self._parts.values())
+        await asyncio.gather(*said, *self._farewells, return_exceptions=True)
 
     async def _keep_certificate(self, client: CoordinatorClient) -> None:
         """Renew before it is needed, and between jobs if there is time for that."""
@@ -200,6 +237,15 @@ class Node:
 async def _farewell(part: Participation, reason: str, step: str) -> None:
     """End a job that has been cut off; if that does not get through, the next start of the node does it."""
     part = replace(part, voice=replace(part.voice, deadline=utcnow()))
-    with contextlib.suppress(TimeoutError, SiloError):
+    with contextlib.suppress(TimeoutError, SiloError, EnvelopeError, OSError):
         async with asyncio.timeout(FAREWELL_S):
             await part.give_up(reason, step)
+
+
+async def _put_away(silo: Silo, job: str) -> None:
+    try:
+        await asyncio.to_thread(put_away, silo.home, job)
+    except ConfigError:
+        return  # the coordinator's text is no job id
+    except (SiloError, OSError) as exc:
+        log.error("job %s was not put away: %s", job, exc)

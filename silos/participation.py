@@ -14,28 +14,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import functools
 import logging
 import secrets
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.envelope import EnvelopeError, Statement
 from mpc.errors import ProtocolError
 from silos import admission, approvals, checkpoints, commitments, leftovers, watch
-from silos.agreeing import People, agree, consent_body
+from silos.agreeing import People, agree, consent_body, covers
 from silos.attempts import Attempts
 from silos.board import FINAL
-from silos.consent import Consent, Expected, check_key, own_chain, verify_consents
+from silos.config import Home
+from silos.consent import Consent, Expected, statements, verify_consents
 from silos.diary import Diary
 from silos.errors import (
     ConsentError,
     CoordinatorRefused,
     CoordinatorUnreachable,
     JobFailed,
+    LogRewritten,
+    OwnNameTaken,
     PolicyDenied,
+    RosterForged,
     SiloError,
 )
 from silos.link_tls import LinkCredentials, make_link_credentials
@@ -43,24 +46,27 @@ from silos.models import ModelStore, without_part
 from silos.results import result_digest, write_result
 from silos.review import Approved, View, review
 from silos.times import from_text, utcnow
-from silos.voice import Silo, Voice
+from silos.voice import Silo, Voice, deadline_of
 from silos.workers import Outcome
 
 log = logging.getLogger("accord.node")
 
 GRACE_S = 2.0
 LOOK_BACK_S = 10.0
+SLOT_WAIT_S = 300.0
+WITHDRAWN_LOOK_S = 1.0
 MAX_SENTENCE = 1000
+UNTRUE = (LogRewritten, RosterForged, OwnNameTaken)
+"""What ends more than a job: nothing that this coordinator shows can be relied on."""
 
 
 @dataclass
 class Participation:
-    """One job at one silo; `take_part` is the whole of it.  busy: the silo runs as many jobs as it may already.  resumes: it
-    goes on with the job after it was stopped.  waits: for persons to say yes; after a stop the next start asks again.
+    """One job at one silo; `take_part` is the whole of it.  resumes: it goes on with the job after it was stopped.  waits: for
+    persons to say yes; after a stop the next start asks again.
     """
 
     voice: Voice
-    busy: bool = False
     resumes: bool = False
     waits: bool = False
 
@@ -72,24 +78,24 @@ class Participation:
         view = await self.voice.view()
         if self.silo.name not in view.participants or view.state in FINAL:
             return
-        self.voice.deadline = _deadline(view)
+        self.voice.deadline = deadline_of(view)
         diary = self.voice.open_diary(view)
         if diary.closed:
             return
         diary.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.waits = approvals.waiting(diary.root)
         if "consented" in diary.events():
             if not await self._resume(view):
                 await self.give_up(f"the node of {self.silo.name} restarted during the job", "restart")
-            self._tidy()
-            return
-        if view.state == "disclosed" and self.busy:
-            await self.voice.say_last(
-                "refused", {"reason": f"{self.silo.name} runs as many jobs as it may", "rule": ""}
-            )
-        elif view.state == "disclosed":
-            await self._consider(view)
-        diary.close()
-        self._tidy()
+        elif "refused" in diary.events():  # perhaps by a command, while no node was here to send it
+            with contextlib.suppress(CoordinatorRefused):
+                await self.voice.catch_up()
+            diary.close()
+        else:
+            if view.state == "disclosed":
+                await self._consider(view)
+            diary.close()
+        await self._tidy()
         await self._look_back()
 
     async def _look_back(self) -> None:
@@ -100,6 +106,11 @@ class Participation:
         with contextlib.suppress(TimeoutError, CoordinatorUnreachable):
             async with asyncio.timeout(LOOK_BACK_S):
                 await self.silo.board.wait(self.job, FINAL)
+            # What was cut off on its way is sent again: after that it is in the log, or was refused and is not in the diary.
+            for _ in self._diary.paths():
+                with contextlib.suppress(CoordinatorRefused):
+                    await self.voice.catch_up()
+                    break
             await watch.check_said(self.silo.client, self.silo.home, self.job)
 
     async def give_up(self, reason: str, step: str) -> None:
@@ -114,7 +125,7 @@ class Participation:
         elif view.state not in FINAL:
             await self.voice.say_last("failed", {"step": step, "reason": reason, "party": ""})
         diary.close()
-        self._tidy()
+        await self._tidy()
 
     async def _consider(self, view: View) -> None:
         try:
@@ -122,8 +133,12 @@ class Participation:
         except (SiloError, EnvelopeError) as exc:
             await self._refuse(exc, exc.rule if isinstance(exc, PolicyDenied | approvals.Denied) else "")
             return
-        if agreed is not None:
-            await self._consent(*agreed)
+        if agreed is None:
+            return
+        if self.silo.slots.locked() and not agreed[1]:  # what persons have approved waits for its turn instead
+            await self._refuse(JobFailed("work", f"{self.silo.name} runs as many jobs as it may"), "")
+            return
+        await self._consent(*agreed)
 
     async def _consent(self, approved: Approved, people: People) -> None:
         link = make_link_credentials(self.silo.name, self.job, from_text(approved.spec.valid_until), utcnow())
@@ -131,7 +146,7 @@ class Participation:
         if self.resumes:
             leftovers.keep_link(self._folder, link)
         try:
-            await self.voice.say("consented", await consent_body(self.silo, approved, link, people))
+            await self.voice.say("consented", await consent_body(self.voice, approved, link, people))
         except SiloError as exc:  # of the coordinator: most likely another participant has refused meanwhile
             await self._refuse(exc, "" if isinstance(exc, CoordinatorRefused) else approved.decision.rule)
             return
@@ -140,7 +155,8 @@ class Participation:
 
     async def _refuse(self, why: Exception, rule: str) -> None:
         log.info("job %s refused: %s", self.job, why)
-        await self.voice.say_last("refused", {"reason": str(why)[:MAX_SENTENCE], "rule": rule})
+        reason = why.public if isinstance(why, SiloError) else str(why)
+        await self.voice.say_last("refused", {"reason": reason[:MAX_SENTENCE], "rule": rule})
 
     def _wait(self, waits: bool) -> None:
         self.waits = waits
@@ -151,12 +167,31 @@ class Participation:
     async def _go(self, approved: Approved, link: LinkCredentials) -> None:
         """From the consent to the end."""
         try:
-            if await self._ended_before_ready():
-                return
-            limit_s = min(self.silo.config.limits.job_timeout_s, self._left_s())
-            await self._until_ended(self._run(approved, link), limit_s)
+            await self._until_ended(self._in_turn(approved, link))
         except (SiloError, ProtocolError, EnvelopeError) as exc:
             await self._fail(exc)
+
+    async def _in_turn(self, approved: Approved, link: LinkCredentials) -> None:
+        """Run the job once all have consented and there is room for it."""
+        try:
+            async with asyncio.timeout(self._left_s()):
+                if await self.silo.board.wait(self.job, {"ready", "running", *FINAL}) in FINAL:
+                    return
+        except TimeoutError:
+            return  # past valid_until the coordinator expires it; there is nothing to add
+        limit_s = self.silo.config.limits.job_timeout_s
+        try:
+            async with asyncio.timeout(SLOT_WAIT_S):
+                await self.silo.slots.acquire()
+        except TimeoutError as exc:
+            raise JobFailed("work", f"{self.silo.name} runs as many jobs as it may") from exc
+        try:
+            async with asyncio.timeout(min(limit_s, self._left_s())):
+                await self._run(approved, link)
+        except TimeoutError as exc:
+            raise JobFailed("work", f"{self.silo.name} did not finish within {limit_s:g} s") from exc
+        finally:
+            self.silo.slots.release()
 
     async def _resume(self, view: View) -> bool:
         """Go on with a job that the node was in when it stopped; False if that cannot be."""
@@ -166,42 +201,50 @@ class Participation:
         self.resumes = True  # before anything is waited for: a node that is stopped again leaves the job open again
         try:
             approved = await asyncio.to_thread(
-                review, view, self.silo.home, self.silo.name, utcnow(), self.silo.registry, self._consented_at()
+                review,
+                view,
+                self.silo.home,
+                self.silo.name,
+                utcnow(),
+                self.silo.registry,
+                from_text(self._consented().time),
             )
         except (SiloError, EnvelopeError) as exc:
             await self.give_up(str(exc)[:MAX_SENTENCE], "restart")
+            return True
+        if not covers(self._consented().body, approved):
+            await self.give_up(f"the policy of {self.silo.name} no longer allows what was consented to", "restart")
             return True
         await self.voice.catch_up()
         await self._go(approved, link)
         self._diary.close()
         return True
 
-    def _consented_at(self) -> dt.datetime:
-        return next(from_text(s.statement.time) for s in self._diary.said() if s.statement.event == "consented")
+    def _consented(self) -> Statement:
+        return next(s.statement for s in self._diary.said() if s.statement.event == "consented")
 
-    async def _ended_before_ready(self) -> bool:
-        try:
-            async with asyncio.timeout(self._left_s()):
-                return await self.silo.board.wait(self.job, {"ready", "running", *FINAL}) in FINAL
-        except TimeoutError:
-            return True  # past valid_until the coordinator expires it; there is nothing to add
-
-    async def _until_ended(self, work: Awaitable[None], limit_s: float) -> None:
-        """Do the work, but stop it at once when the job ends elsewhere or the limit is over."""
+    async def _until_ended(self, work: Awaitable[None]) -> None:
+        """Do the work, but stop it at once when the job ends elsewhere or we withdraw our consent."""
         working = asyncio.ensure_future(work)
         ended = asyncio.ensure_future(self.silo.board.wait(self.job, FINAL))
+        withdrawn = asyncio.ensure_future(self._withdrawn())
         try:
-            await asyncio.wait({working, ended}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working, ended, withdrawn}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 await working
-            elif not ended.done():
-                raise JobFailed("work", f"{self.silo.name} did not finish within {limit_s:g} s")
+            elif withdrawn.done():
+                await self.voice.catch_up()
             else:
                 log.info("job %s ended elsewhere: %s", self.job, ended.result())
         finally:
-            for task in (working, ended):
+            for task in (working, ended, withdrawn):
                 task.cancel()
-            await asyncio.gather(working, ended, return_exceptions=True)
+            await asyncio.gather(working, ended, withdrawn, return_exceptions=True)
+
+    async def _withdrawn(self) -> None:
+        """Wait until somebody here takes the consent back, which they write into the diary before they send it."""
+        while "withdrawn" not in self._diary.events():  # noqa: ASYNC110 - another process writes it
+            await asyncio.sleep(WITHDRAWN_LOOK_S)
 
     async def _run(self, approved: Approved, link: LinkCredentials) -> None:
         consents = await self._verified_consents(approved)
@@ -249,16 +292,16 @@ class Participation:
         if approved.dataset is not None:
             mine = consents[me].body.dataset_commitment
             await asyncio.to_thread(commitments.check_consented, home, self.job, approved.dataset, mine)
-        now = await watch.look(self.silo.client, home)
+        client = self.silo.client
+        now = await self.voice.patiently(lambda: watch.look(client, home))
         heads = {
             name: (said.body.head.size, bytes.fromhex(said.body.head.root))
             for name, said in consents.items()
             if name != me
         }
-        await checkpoints.check_heads(self.silo.client, home, now, heads)
-        await checkpoints.check_included(
-            self.silo.client, home, now, dict(zip(view.indexes, view.entries, strict=True))
-        )
+        shown = dict(zip(view.indexes, view.entries, strict=True))
+        await self.voice.patiently(lambda: checkpoints.check_heads(client, home, now, heads))
+        await self.voice.patiently(lambda: checkpoints.check_included(client, home, now, shown))
         return consents
 
     async def _finish(self, approved: Approved, outcome: Outcome, salt: str) -> None:
@@ -280,8 +323,8 @@ class Participation:
                 leftovers.keep_outcome(self._folder, outcome, salt)
             if "released" not in said:
                 released = result_digest(salt, result)
+                await asyncio.to_thread(admission.released, self.silo.home, self.job)
                 await self.voice.say("released", {"recipient": me, "result_digest": released, "items": outcome.items})
-            await asyncio.to_thread(admission.released, self.silo.home, self.job)
             leftovers.hand_out_table(self._folder, table, result)
             if part is not None:
                 ModelStore(self.silo.home.root).save(part)
@@ -303,13 +346,16 @@ class Participation:
         elif isinstance(exc, ProtocolError):
             step, party = "link", str(getattr(exc, "party", ""))
         log.warning("job %s failed at %s: %s", self.job, step, exc)
+        reason = exc.public if isinstance(exc, SiloError) else str(exc)
         if party and not getattr(exc, "silent", False):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GRACE_S):
                     await self.silo.board.wait(self.job, FINAL)
-        body = {"step": step[:128] or "run", "reason": str(exc)[:MAX_SENTENCE] or "no reason given", "party": party}
+        body = {"step": step[:128] or "run", "reason": reason[:MAX_SENTENCE] or "no reason given", "party": party}
         if self.silo.board.state(self.job) not in FINAL:
             await self.voice.say_last("failed", body)
+        if isinstance(exc, UNTRUE):
+            raise exc
 
     @property
     def silo(self) -> Silo:
@@ -331,38 +377,21 @@ class Participation:
     def _folder(self) -> Path:
         return self.silo.home.job(self.job)
 
-    def _tidy(self) -> None:
+    async def _tidy(self) -> None:
         if self._diary.closed:
-            put_away(self.silo, self.job)
+            await asyncio.to_thread(put_away, self.silo.home, self.job)
 
     def _left_s(self) -> float:
         return max(0.0, (self.voice.deadline - utcnow()).total_seconds())
 
 
-def put_away(silo: Silo, job: str) -> None:
-    """A job is over here: what was kept to go on with it goes, and what it reserved is given back unless it has started."""
-    leftovers.tidy(silo.home.job(job))
-    approvals.over(silo.home.job(job))
-    admission.ended(silo.home, job)
+def put_away(home: Home, job: str) -> None:
+    """A job is over here: what was kept to go on with it goes, and what it reserved is given back unless it has started.
 
-
-def statements(silo: str, expected: Expected, entries: Sequence[bytes], keys: Mapping[str, bytes]) -> list[Statement]:
-    """What a silo has said about the job, checked: by the key that we pinned, complete up to the last of it, of this spec.
-
-    Raises: ConsentError.
+    Blocking.  Raises: SiloError, OSError.
     """
-    if silo not in keys:
-        raise ConsentError(f"{silo} is not enrolled", silo)
-    check_key(silo, keys[silo], expected.pins)
-    said = [sealed.statement for sealed in own_chain(silo, entries, keys[silo])]
-    if any((one.job, one.spec_digest) != (expected.spec.job, expected.spec_digest) for one in said):
-        raise ConsentError(f"{silo} has made these statements about another job or spec", silo)
-    return said
-
-
-def _deadline(view: View) -> dt.datetime:
-    """When the job's time is over; a spec without a readable one is refused in review, so soon is right."""
-    try:
-        return from_text(view.spec["valid_until"])
-    except (KeyError, TypeError, ValueError):
-        return utcnow() + dt.timedelta(minutes=1)
+    folder = home.job(job)
+    if folder.exists():
+        leftovers.tidy(folder)
+        approvals.over(folder)
+        admission.ended(home, job)

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 from silos.errors import SpecError
 from silos.plan_released import Released, released
 from silos.spec import Measure, Score, Spec, Statistics, Training, Trees
-from silos.spec_parts import Column, Party
+from silos.spec_parts import IsColumn, Party
 from silos.validation import Frozen
 
 Operation = Literal[
@@ -181,7 +181,7 @@ def _hints(model: type[Frozen]) -> Mapping[str, Any]:
 
 def holds_columns(hint: Any) -> bool:
     """Whether values of a type hold names of columns, however deep."""
-    if hint is Column:
+    if _is_column(hint):
         return True
     if isinstance(hint, type) and get_origin(hint) is None:
         return issubclass(hint, Frozen) and any(holds_columns(below) for below in _hints(hint).values())
@@ -196,7 +196,7 @@ def columns_of(party: Frozen) -> Iterator[tuple[str, str]]:
 
 
 def _columns(value: Any, hint: Any) -> Iterator[str]:
-    if hint is Column:
+    if _is_column(hint):
         if not isinstance(value, str):
             raise SpecError("a field of the spec holds columns in a way that cannot be planned")
         yield value
@@ -207,6 +207,11 @@ def _columns(value: Any, hint: Any) -> Iterator[str]:
         for one in value if isinstance(value, tuple) else (value,):
             for below in _parts(hint):
                 yield from _columns(one, below)
+
+
+def _is_column(hint: Any) -> bool:
+    """Whether a type is marked as a column; further annotations of it flatten into one list, which keeps the mark."""
+    return any(isinstance(one, IsColumn) for one in getattr(hint, "__metadata__", ()))
 
 
 def _parts(hint: Any) -> tuple[Any, ...]:

@@ -48,7 +48,8 @@ class Approved:
     """A job this silo is ready to sign for.
 
     rules, policy_digest: the policy that allowed it, and the hex SHA-256 of its file.  dataset: None for an assistant.
-    part: our part of the model that the job predicts with, if it does.
+    budget: what our consent will take, as far as can be foreseen.  part: our part of the model that the job predicts with, if
+    it does.
     """
 
     spec: Spec
@@ -58,6 +59,7 @@ class Approved:
     rules: Policy
     policy_digest: str
     dataset: Dataset | None
+    budget: tuple[Mapping[str, str], ...] = ()
     part: ModelPart | None = None
 
     def expected(self, me: str, fingerprint: str) -> Expected:
@@ -132,10 +134,11 @@ def review(
         dataset = catalogue.load(home.catalogue).dataset(party.dataset)
         dataset.check(party)
         catalogue.verify_unchanged(dataset)
+    budget: tuple[Mapping[str, str], ...] = ()
     if dataset is not None and consented is None:
-        admission.foresee(home, spec, me, rules, decision.rule, dataset)
+        budget = tuple(admission.foresee(home, spec, me, rules, decision.rule, dataset))
     part = _part(home, spec, me) if isinstance(spec, Score) and party is not None else None
-    return Approved(spec, subject, digest(computed), decision, rules, policy_digest, dataset, part)
+    return Approved(spec, subject, digest(computed), decision, rules, policy_digest, dataset, budget, part)
 
 
 def _part(home: Home, spec: Score, me: str) -> ModelPart:

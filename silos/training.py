@@ -82,7 +82,7 @@ def _part(task: Task, spec: Training, own: Trainer, made: Learner, done: Trained
         encoder=encoder,
         fitted=fitted,
         rows={"training": done.training} if "counts" in spec.release else {},
-        metrics={name: done.result[name] for name in ("auc", "metrics") if name in done.result},
+        metrics={name: done.result[name] for name in ("auc", "contribution", "metrics") if name in done.result},
         reference=done.reference.document(),
         disclosure=tuple(Learns(silo=line["silo"], learns=line["learns"]) for line in lines),
     )

@@ -23,7 +23,7 @@ from silos.errors import CoordinatorRefused, CoordinatorUnreachable
 from silos.identity import Identity
 from silos.review import View, read_view
 from silos.streams import DirectListener
-from silos.times import utcnow
+from silos.times import from_text, utcnow
 
 T = TypeVar("T")
 log = logging.getLogger("accord.node")
@@ -33,7 +33,11 @@ FIRST_RETRY_S, LAST_RETRY_S = 0.2, 5.0
 
 @dataclass(frozen=True)
 class Silo:
-    """What every job of a node shares.  listener, endpoint: None and "" where partners cannot connect directly."""
+    """What every job of a node shares.
+
+    slots: one for each job that may run at the same time.  listener, endpoint: None and "" where partners cannot connect
+    directly.
+    """
 
     home: Home
     config: SiloConfig
@@ -41,6 +45,7 @@ class Silo:
     client: CoordinatorClient
     board: Board
     registry: Registry
+    slots: asyncio.Semaphore
     listener: DirectListener | None = None
     endpoint: str = ""
 
@@ -69,7 +74,7 @@ class Voice:
 
         Raises: CoordinatorRefused, CoordinatorUnreachable; RosterForged.
         """
-        return await self._patiently(self._view)
+        return await self.patiently(self._view)
 
     async def _view(self) -> View:
         client = self.silo.client
@@ -99,9 +104,9 @@ class Voice:
             if self.diary is not None:
                 await self.diary.repeat(self.silo.client, set(view.entries))
 
-        await self._patiently(repeat)
+        await self.patiently(repeat)
 
-    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask again while the coordinator does not answer, until the job's time is over."""
         delay = FIRST_RETRY_S
         while True:
@@ -112,3 +117,11 @@ class Voice:
                     raise
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_S)
+
+
+def deadline_of(view: View) -> dt.datetime:
+    """When the job's time is over; a spec without a readable one is refused in review, so soon is right."""
+    try:
+        return from_text(view.spec["valid_until"])
+    except (KeyError, TypeError, ValueError):
+        return utcnow() + dt.timedelta(minutes=1)

@@ -90,6 +90,7 @@ def approve(
     ] = None,
     passphrase_file: PassphraseOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after showing the job.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what a waiting job would do and reveal, and say yes to it with a person's key."""
     from silos.approvals import approve as approve_job
@@ -100,14 +101,17 @@ def approve(
 
     place = open_home(home)
     asked = read_pending(place, job)
-    typer.echo(text(asked))
+    typer.echo(text(asked), err=as_json)
     for one in said(place, asked, approver_keys(place)):
-        typer.echo(f"{one.name} approved it on {when(one.time)}")
-    if not yes and not typer.confirm(f"\n{person}, do you approve this job?"):
+        typer.echo(f"{one.name} approved it on {when(one.time)}", err=as_json)
+    if not yes and not typer.confirm(f"\n{person}, do you approve this job?", err=as_json):
         typer.echo("nothing was said", err=True)
         raise typer.Exit(1)
     private = load_key(key or _key_path(place, person), _passphrase(f"passphrase of {person}", passphrase_file))
     missing = approve_job(place, asked, person, private, approver_keys(place), utcnow())
+    if as_json:
+        print_json({"job": job, "approved_by": person, "missing": missing})
+        return
     more = f"; {missing} more must" if missing else ""
     typer.echo(f"{person} has approved job {job}{more}")
 
@@ -117,6 +121,7 @@ def deny(
     home: HomeOption,
     person: PersonOption,
     reason: Annotated[str, typer.Option(help="One sentence; the log and all participants get it.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Say no to a waiting job; the node refuses it with this name and reason."""
     from silos.approvals import approver_keys, read_pending
@@ -125,19 +130,29 @@ def deny(
 
     place = open_home(home)
     deny_job(place, read_pending(place, job), person, reason, approver_keys(place), utcnow())
-    typer.echo(f"{person} has said no to job {job}; the node refuses it")
+    if as_json:
+        print_json({"job": job, "denied_by": person})
+    else:
+        typer.echo(f"{person} has said no to job {job}; the node refuses it")
 
 
 def withdraw(
     job: JobArgument,
     home: HomeOption,
     reason: Annotated[str, typer.Option(help="One sentence; the log and all participants get it.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Take this silo's consent back; the job ends.  Possible until this silo has released its result."""
     from silos.withdraw import withdraw as take_back
 
-    said = with_client(home, lambda client: take_back(open_home(home), client, job, reason))
-    typer.echo(f"the consent to job {job} is withdrawn" if said == "withdrawn" else f"job {job} is refused")
+    place = open_home(home)
+    said = with_client(home, lambda client: take_back(place, client, job, reason))
+    if as_json:
+        print_json({"job": job, "said": said})
+    elif said == "asked":
+        typer.echo(f"the node of {place.load_config().name} will refuse job {job}")
+    else:
+        typer.echo(f"the consent to job {job} is withdrawn" if said == "withdrawn" else f"job {job} is refused")
 
 
 @approvals_app.command()

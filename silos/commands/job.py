@@ -122,7 +122,7 @@ def summary(job: JobArgument, home: HomeOption, as_json: JsonOption = False) -> 
 
     document = read_result(open_home(home).result(job))
     if as_json:
-        print_json({name: document["result"].get(name) for name in ("model", "auc", "metrics", "rows")})
+        print_json({name: document["result"].get(name) for name in ("model", "auc", "contribution", "metrics", "rows")})
         return
     typer.echo(shown(f"Job {job}", document), nl=False)
 

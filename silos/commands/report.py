@@ -18,6 +18,7 @@ def report(
     ],
     log_key: Annotated[str, typer.Option(help="The log's verifier key, from a source you trust.")] = "",
     pin: Annotated[list[str] | None, typer.Option(help="SILO=FINGERPRINT, from a source you trust.")] = None,
+    allow_unfinished: Annotated[bool, typer.Option(help="Accept jobs that have not ended.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a compliance report: who did what with which data, why, by whose consent.  Exit code 1 if the bundle is refused.
@@ -33,7 +34,7 @@ def report(
         pins = dict(read_pin(text) for text in pin or [])
     except (ValueError, ArgumentTypeError) as exc:
         raise ConfigError(str(exc)) from exc
-    checked = verify_bundle(file, log_key or None, pins)
+    checked = verify_bundle(file, log_key or None, pins, allow_unfinished=allow_unfinished)
     made = document(checked, file)
     if output.suffix.lower() == ".pdf":
         from silos.compliance_pdf import pdf

@@ -211,6 +211,13 @@ def test_a_key_replaced_after_consent_cannot_go_on_but_can_give_up(
     assert play.say(who, "failed").state == State.FAILED
 
 
+@pytest.mark.parametrize("state", [State.READY, State.RUNNING])
+def test_a_key_replaced_after_consent_can_take_the_consent_back(play: Play, state: State) -> None:
+    play.reach(state)
+    play.silos["lender"] = TestSilo("lender")
+    assert play.say("lender", "withdrawn").state == State.WITHDRAWN
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

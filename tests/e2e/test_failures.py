@@ -15,7 +15,7 @@ from rich.console import Console
 from silos import catalogue
 from silos.demo.run import run_job, world
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 BOUND_S = 60
 """How long a test waits at most for what comes a moment after the state that everybody sees."""

@@ -20,7 +20,7 @@ from silos.demo.run import export, job_costs, run_job, world
 from silos.leftovers import MATCHING_FOLDER
 from tests.e2e.test_failures import BOUND_S, signalled, workers
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 OWNERS = ("lender", "platform")
 RULE = """

@@ -13,7 +13,7 @@ from silos import results
 from silos.demo.run import OWNERS, export, job_costs, run_job, world
 from tests.e2e.test_failures import people, register, request
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 PARTIES = [
     {"silo": "lender", "dataset": "left", "key": "email", "label": "label", "features": ["a", "b", "c"]},

@@ -19,7 +19,7 @@ from silos.errors import ConfigError, JobFailed
 from silos.models import ModelStore
 from silos.results import read_result
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ROWS = 6000
 OWNERS = ("lender", "platform")

@@ -18,7 +18,7 @@ from silos.demo.run import export, job_costs, run_job, world
 from silos.leftovers import TRAINING_FOLDER
 from tests.e2e.test_failures import BOUND_S, assert_no_workers, people, register, request, signalled, workers
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 OWNERS, SILOS = ("lender", "platform"), ("lender", "platform", "dealer")
 ROWS, PASSES = 12_000, 1000

@@ -399,6 +399,25 @@ async def test_a_changed_question_is_not_shown(tmp_path: Path) -> None:
             refused(ConfigError, sentence, read_pending, at.home, JOB)
 
 
+async def test_a_damaged_file_hides_no_other_job(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with desk(tmp_path) as at:
+        waiting = asyncio.create_task(at.wait())
+        asked = await at.asked()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        broken = at.home.job("f" * 32)
+        for name in ("pending.json", "decided.json"):
+            broken.mkdir(parents=True, exist_ok=True)
+            (broken / name).write_text("{")
+            assert approvals.all_pending(at.home) == [asked]
+            assert approvals.all_decided(at.home, 10) == []
+            assert str(broken / name) in caplog.text
+            (broken / name).unlink()
+        approvals.over(at.folder())
+        (broken / "decided.json").write_text("{")
+        assert [one.asked for one in approvals.all_decided(at.home, 1)] == [asked], "the latest that can be read"
+
+
 # --- what a person reads
 
 

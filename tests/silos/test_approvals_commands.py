@@ -148,3 +148,14 @@ def test_a_person_says_no(at: Desk) -> None:
         run(job.app, *arguments, "--as", BO),
         f"job {JOB} has been refused: Ana Ruiz said no: the campaign has ended",
     )
+
+
+def test_answers_are_told_to_programs(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCORD_PASSPHRASE", PASSPHRASE)
+    arguments = ("approve", JOB, "--home", at.home.root, "--as", ANA, "--json", "--yes")
+    done = run(job.app, *arguments)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {"job": JOB, "approved_by": ANA, "missing": 1}
+    assert "What the columns of lender are used for" in done.stderr, "a person is shown the job all the same"
+    no = run(job.app, "deny", JOB, "--home", at.home.root, "--as", BO, "--reason", "not agreed", "--json")
+    assert json.loads(no.stdout) == {"job": JOB, "denied_by": BO}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coordinator import statements as st
-from silos.approvals import all_decided, all_pending
+from silos.approvals import all_decided, all_pending, refuse
 from silos.approvers import Subject, check_approvals
 from silos.board import FINAL
 from silos.client import CoordinatorClient, connect
@@ -136,16 +137,86 @@ async def test_a_job_that_a_partner_ends_is_asked_about_no_more(
         await until(lambda: not all_pending(at.world.home("lender")))
 
 
-async def test_a_job_that_waits_can_be_withdrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("served", [True, False])
+async def test_a_job_that_waits_can_be_withdrawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], served: bool
+) -> None:
+    """By the node, or by the command itself where none runs."""
     fake(monkeypatch)
-    async with office(tmp_path, 1) as at, running_nodes(at.world, "lender"):
+    async with office(tmp_path, 1) as at, AsyncExitStack() as node:
         spec = fresh()
+        await node.enter_async_context(running_nodes(at.world, "lender"))
         await at.world.submit(spec)
         await at.pending(spec)
+        if not served:
+            await node.aclose()
+        capsys.readouterr()
         assert await at.accord("job", "withdraw", spec.job, "--reason", "a mistake") == 0
+        by_node, by_us = f"the node of lender will refuse job {spec.job}\n", f"job {spec.job} is refused\n"
+        assert capsys.readouterr().out == (by_node if served else by_us)
         state, reason = await at.ended(spec)
-        assert state == "refused"
-        assert reason.startswith("lender refused: the administrator of lender said no: a mistake")
+        assert (state, reason) == (
+            "refused",
+            "lender refused: the administrator of lender said no: a mistake (rule credit-model)",
+        )
+        home = at.world.home("lender")
+        await until(lambda: not all_pending(home))
+        assert [one.outcome for one in all_decided(home, 9)] == ["refused"]
+
+
+async def test_a_consent_is_withdrawn_on_disk_while_the_coordinator_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("silos.withdraw.RETRIES", 2)
+    monkeypatch.setattr("silos.withdraw.RETRY_S", 0.01)
+    spec = fresh()
+    async with office(tmp_path, 0) as at:
+        await at.world.submit(spec)
+    home = at.world.home("lender")
+    diary = Diary(home.job(spec.job), "lender", spec.job, spec_digest(spec), home.load_identity())
+    diary.write("consented", {})
+    for _ in range(2):
+        capsys.readouterr()
+        assert await at.accord("job", "withdraw", spec.job, "--reason", "a mistake") == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"accord: the coordinator at {at.world.url} does not answer")
+        assert error.endswith("; what lender said is kept, and the node or the same command sends it\n")
+        last = diary.said()[-1].statement
+        assert (last.event, last.spec_digest, last.body) == ("withdrawn", spec_digest(spec), {"reason": "a mistake"})
+        assert diary.events() == ["proposed", "disclosed", "consented", "withdrawn"]
+    diary.paths()[-1].unlink()
+    diary.write("released", {})
+    assert await at.accord("job", "withdraw", spec.job, "--reason", "a mistake") == 1
+    assert capsys.readouterr().err == (
+        f"accord: lender has released its result of job {spec.job}; a consent can be withdrawn only before that\n"
+    )
+
+
+async def test_a_consent_that_is_given_at_the_same_moment_is_withdrawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether all have answered just before the administrator's no, or the node signs just after it."""
+    monkeypatch.setattr("silos.withdraw.RETRIES", 1)
+    fake(monkeypatch)
+    specs = fresh(), fresh()
+    async with office(tmp_path, 1) as at, running_nodes(at.world, "lender"):
+        for spec in specs:
+            await at.world.submit(spec)
+            await at.pending(spec)
+    home = at.world.home("lender")
+    for spec, late in zip(specs, (False, True), strict=True):
+        diary = Diary(home.job(spec.job), "lender", spec.job, spec_digest(spec), home.load_identity())
+
+        def no(*arguments: Any, diary: Diary = diary, late: bool = late) -> None:
+            if not late:
+                (diary.root / "pending.json").unlink()
+                diary.write("consented", {})
+            refuse(*arguments)
+            diary.write("consented", {})
+
+        monkeypatch.setattr("silos.withdraw.refuse", no)
+        assert await at.accord("job", "withdraw", spec.job, "--reason", "a mistake") == 1, "there is no coordinator"
+        assert diary.events() == ["proposed", "disclosed", "consented", "withdrawn"]
 
 
 @pytest.mark.parametrize("started", [False, True])

@@ -63,6 +63,13 @@ async def test_several_jobs_are_exported_by_a_silo_and_by_the_operator(
     assert run("audit", "verify", everything, "--allow-unfinished", "--since", kept) == 0
     assert capsys.readouterr().out.endswith("\n3 jobs: 3 disclosed\n\nbundle verified\n")
     assert run("audit", "verify", everything) == 1
+    report = tmp_path / "report.html"
+    assert run("audit", "report", everything, "-o", report) == 1
+    assert "NOT verified: " in report.read_text(encoding="utf-8")
+    assert run("audit", "report", everything, "-o", report, "--allow-unfinished") == 0
+    page = report.read_text(encoding="utf-8")
+    assert "Compliance report, 3 jobs" in page
+    assert "Verified: " in page
     with zipfile.ZipFile(everything) as archive:
         assert sorted(n for n in archive.namelist() if n.startswith("jobs/")) == sorted(
             f"jobs/{job}" for job in (first, second, third)

@@ -325,13 +325,25 @@ async def test_one_home_has_one_node(tmp_path: Path) -> None:
             await Node(world.home("platform"), registry).run(asyncio.Event())
 
 
-async def test_a_busy_silo_refuses(tmp_path: Path) -> None:
+async def test_a_busy_silo_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job counts while it runs; one that waits for others' consents does not."""
+    fake(monkeypatch, lender="hang", platform="hang", dealer="hang")
     async with enrolled_world(tmp_path) as world, connect(world.home("lender")) as client:
         config = world.home("platform").config
         config.write_text(config.read_text().replace("concurrent_jobs = 4", "concurrent_jobs = 1"))
         async with running_nodes(world, "platform"):
-            waiting = fresh()  # for the others' consents
-            await world.submit(waiting)
-            await world.heard(client, waiting.job, "platform", "consented")
-            view = await outcome(world, client, fresh())
-            assert view["reason"] == "platform refused: platform runs as many jobs as it may"
+            first, second = fresh(), fresh()
+            for spec in (first, second):
+                await world.submit(spec)
+                await world.heard(client, spec.job, "platform", "consented")
+            await Diary(
+                world.home("lender").job(second.job),
+                "lender",
+                second.job,
+                spec_digest(second),
+                world.home("lender").load_identity(),
+            ).say(client, "cancelled", {"reason": "one is enough"})
+            async with running_nodes(world, "lender", "dealer"):
+                await world.until(client, first.job, {"running"})
+                view = await outcome(world, client, fresh())
+                assert view["reason"] == "platform refused: platform runs as many jobs as it may"

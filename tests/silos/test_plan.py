@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import typing
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
@@ -108,6 +108,7 @@ class Payloads(Matcher):
     """An owner's part with columns that nobody has thought of."""
 
     extra: tuple[Column, ...] = ()
+    short: Annotated[Column, Field(max_length=8)] | None = None
     payload: dict[str, tuple[Column, ...]] = Field(default_factory=dict)
 
 
@@ -121,6 +122,12 @@ class Stray(Match):
     """A job with a column of its own."""
 
     other: Column | None = None
+
+
+class Narrow(Match):
+    """The same, annotated further."""
+
+    other: Annotated[Column, Field(pattern="^[A-Z_]*$")] | None = None
 
 
 class Prize(Glm):
@@ -137,10 +144,16 @@ def made_of(form: type[Spec], job: str, **changes: Any) -> Spec:
     ("form", "changes", "sentence"),
     [
         (Stray, {}, "it is not known what is done with the columns in 'other', so 'vertical.match' cannot be planned"),
+        (Narrow, {}, "it is not known what is done with the columns in 'other', so 'vertical.match' cannot be planned"),
         (
             Delivery,
             {"parties.0.extra": ["CITY"]},
             "it is not known what is done with the columns in 'extra' of lender, so 'vertical.match' cannot be planned",
+        ),
+        (
+            Delivery,
+            {"parties.0.short": "CITY"},
+            "it is not known what is done with the columns in 'short' of lender, so 'vertical.match' cannot be planned",
         ),
         (
             Delivery,
@@ -194,6 +207,7 @@ BOTH = ("lender", "platform")
         ),
         ("glm", {}, "auc", ("figure", 30, BOTH)),
         ("glm", {"evaluate.holdout_percent": 1}, "auc", ("figure", 20, BOTH)),
+        ("glm", {"release": ["contribution"]}, "contribution", ("figure", 30, BOTH)),
         ("glm", {}, "counts", ("figure", 100, BOTH)),
         ("grouped", {}, "metrics", ("figure", 0, BOTH)),
         ("poisson", {}, "metrics", ("figure", 20, BOTH)),

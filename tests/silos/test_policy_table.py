@@ -193,6 +193,8 @@ ROWS = [
     Row("glm", "release", "'auc' may not be released", rule={"release": ["coefficients", "counts"]}),
     Row("glm", "release", "'counts' may not be released", rule={"release": ["coefficients", "auc"]}),
     Row("glm", "release", "'inference' may not be released", spec={"release": ["coefficients", "inference"]}),
+    Row("glm", "release", "'contribution' may not be released", spec={"release": ["contribution"]}),
+    Row("trees", "release", spec={"release": ["contribution"]}, rule={"release": ["contribution"]}),
     Row("glm", "release", spec={"release": ["auc"]}, rule={"release": ["auc"]}),
     Row("trees", "release", "'model' may not be released", rule={"release": ["auc", "counts"]}),
     Row("statistics", "release", "'woe' may not be released", rule={"release": ["correlations", "counts"]}),
@@ -218,6 +220,11 @@ ROWS = [
     # rows behind a figure
     Row("glm", "floor", rule={"floor": 30}),
     Row("glm", "floor", untold("auc", 30, HELD, 31), rule={"floor": 31}),
+    Row(
+        *("glm", "floor", untold("contribution", 30, HELD, 31)),
+        spec={"release": ["contribution"]},
+        rule={"release": ["contribution"], "floor": 31},
+    ),
     Row("glm", "floor", untold("coefficients", 70, SPLIT, 71), rule={"floor": 71}),
     Row("glm", "floor", untold("coefficients", 100, RARE, 101), spec={"align.minimum_matches": 1000}, rule={"floor": 101}),
     Row("glm", "floor", spec={"align.minimum_matches": 1000}, rule={"floor": 100}),

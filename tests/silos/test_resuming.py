@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from coordinator.envelope import Statement, fingerprint, parse
 from silos import leftovers, participation
 from silos.client import CoordinatorClient, connect
-from silos.consent import Expected
+from silos.consent import Expected, statements
 from silos.diary import Diary
 from silos.errors import ConsentError, JobFailed
 from silos.identity import Identity
@@ -358,7 +358,7 @@ def test_statements_count_if_the_silo_made_them_about_this_job() -> None:
     last = parse(honest[1]).payload_digest
 
     def heard(entries: list[bytes], key: Identity = lender) -> list[str]:
-        found = participation.statements("lender", expected, entries, {"lender": key.public})
+        found = statements("lender", expected, entries, {"lender": key.public})
         return [statement.event for statement in found]
 
     assert heard(honest) == ["consented", "started", "released"]
@@ -376,7 +376,7 @@ def test_statements_count_if_the_silo_made_them_about_this_job() -> None:
     with pytest.raises(ConsentError, match="not the one pinned"):
         heard(chain(forger, spec, "consented", "started", "released"), forger)
     with pytest.raises(ConsentError, match="lender is not enrolled"):
-        participation.statements("lender", expected, honest, {})
+        statements("lender", expected, honest, {})
     assert fingerprint(lender.public) == lender.fingerprint
 
 

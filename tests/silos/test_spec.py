@@ -256,7 +256,8 @@ def _changed(path: str, value: Any) -> dict[str, Any]:
         (
             "release",
             ["rows"],
-            "the job spec: 'release[0]' must be 'coefficients', 'inference', 'model', 'auc', 'metrics' or 'counts', got 'rows'",
+            "the job spec: 'release[0]' must be 'coefficients', 'inference', 'model', 'auc', 'contribution', 'metrics' or "
+            "'counts', got 'rows'",
         ),
         ("limits.timeout_s", 0, "the job spec: 'limits.timeout_s' must be at least 1, got 0"),
         ("links", "direct", "the job spec: 'links' must be 'auto' or 'relay', got 'direct'"),
