@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check format bench examples clean
+.PHONY: help demo test test-all check format bench examples clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "accord needs Python 3.11 or newer; set PYTHON=...")'
@@ -16,7 +16,10 @@ help: ## list the targets
 demo: .venv/ready ## two organisations train a model together and prove it
 	$(BIN)/accord demo
 
-test: .venv/ready ## all tests, two files at a time
+test: .venv/ready ## the tests, two files at a time; without the slow ones
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: .venv/ready ## all tests, as CI runs them
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/ready ## format, lint and types, as CI would
