@@ -98,8 +98,9 @@ def svg(made: Graph) -> str:
 
 def summary(made: Graph) -> str:
     """The picture in words."""
+    words = ("data set", "job", "result")
     count = [sum(node.column == column for node in made.nodes) for column in range(3)]
-    return f"Lineage: {count[0]} data sets, {count[1]} jobs, {count[2]} results"
+    return "Lineage: " + ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in zip(count, words, strict=True))
 
 
 def _text(x: float, y: float, text: str, size: int, weight: str) -> str:

@@ -17,8 +17,7 @@ Source: RFC 6962 §2.1; C2SP signed-note, tlog-checkpoint, tlog-cosignature; DSS
 from __future__ import annotations
 
 import argparse
-import base64
-import dataclasses
+import binascii
 import datetime as dt
 import gc
 import hashlib
@@ -34,7 +33,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -45,6 +44,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 T = TypeVar("T")
 MAX_BUNDLE_BYTES, MAX_JOBS, MAX_ENTRY_BYTES, MAX_RESULT_BYTES = 1 << 31, 60_000, 65_535, 1 << 28
+BATCH = 250  # jobs that a process checks at a time
 FEW_JOBS = 100  # up to so many: one process, and every signature is checked
 FILES = {  # the members of a bundle, and how large each may be
     re.compile(r"manifest\.json"): 1 << 22,
@@ -53,30 +53,32 @@ FILES = {  # the members of a bundle, and how large each may be
     re.compile(r"jobs/[0-9a-f]{32}"): 1 << 24,
 }
 PLACE = re.compile(rb"0|[1-9][0-9]{0,14}")
-SILO, HEX, HEX_OR_NONE = (re.compile(r) for r in ("[a-z][a-z0-9-]{1,31}", "[0-9a-f]{64}", "([0-9a-f]{64})?"))
+SILO, HEX, HEX_OR_NONE = (re.compile(r) for r in ("[a-z][a-z0-9-]{1,31}", "[0-9a-f]{64}", "(?:[0-9a-f]{64})?"))
 TIME = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")  # one spelling: text order is time order
 JOB = re.compile("[0-9a-f]{32}")
 DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,40})?")
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-ENVELOPE = f'{{"payload":"","payloadType":"{PAYLOAD_TYPE}","signatures":[{{"keyid":"","sig":""}}]}}'.encode().split(
-    b'"'
+ENVELOPE = re.compile(
+    rb'{"payload":"([^"]*)","payloadType":"application/vnd\.in-toto\+json",'
+    rb'"signatures":\[{"keyid":"([^"]*)","sig":"([^"]*)"}\]}'
 )
-VARIABLE = (3, 13, 17)  # where an envelope, cut at its quotation marks, holds payload, signer and signature
 STATEMENT = {
     "_type": "https://in-toto.io/Statement/v1",
-    "subject": [{"name": re.compile("job:([0-9a-f]{32})?"), "digest": {"sha256": HEX_OR_NONE}}],
-    "predicateType": re.compile(r"https://accord\.dev/audit/v1/[a-z]+"),
-    "predicate": {"body": dict, "prev": HEX_OR_NONE, "seq": int, "silo": SILO, "time": TIME},
+    "predicateType": re.compile(r"https://accord\.dev/audit/v1/([a-z]+)"),
 }
-RECORD = {
-    "controller": str,
-    "contact": str,
-    "legal_basis": str,
-    "categories": [str],
-    "subjects": [str],
-    "retention_days": int,
-    "transfers": str,
-}
+# A statement in its only spelling.  If what stands for the body is JSON by itself, the whole can be read in no other way.
+PAYLOAD = re.compile(
+    (
+        r'{"_type":"https://in-toto\.io/Statement/v1",'
+        rf'"predicate":{{"body":({{.*}}),"prev":"({HEX_OR_NONE.pattern})","seq":(0|-?[1-9][0-9]{{0,14}}),'
+        rf'"silo":"({SILO.pattern})","time":"({TIME.pattern})"}},'
+        r'"predicateType":"https://accord\.dev/audit/v1/([a-z]+)",'
+        rf'"subject":\[{{"digest":{{"sha256":"({HEX_OR_NONE.pattern})"}},"name":"job:({JOB.pattern})?"}}(,.*)?\]}}'
+    ).encode(),
+    re.DOTALL,
+)
+RECORD: dict[str, Any] = dict.fromkeys(("controller", "contact", "legal_basis", "transfers"), str)
+RECORD |= {"categories": [str], "subjects": [str], "retention_days": int}
 CONSENT = {
     "disclosure_digest": HEX,
     "dataset_commitment": HEX_OR_NONE,
@@ -114,25 +116,17 @@ PHASES = {  # in this state a job takes: what ends it, and what all concerned mu
     "ready": (("failed", "cancelled", "expired", "withdrawn"), ("started",), "running"),
     "running": (("failed", "cancelled", "expired", "withdrawn"), ("released", "finished"), "done"),
 }
-SPEC = {
+SPEC: dict[str, Any] = {
     "job": JOB,
     "kind": str,
     "purpose": str,
     "valid_until": TIME,
     "parties": [dict],
-    "randomness": (re.compile("dealer|verified-dealer|ot"), None),
-    "dealer": (SILO, None),
-    "helper": (SILO, None),
     "release": [str],
 }
-RESULT = {
-    "v": int,
-    "job": JOB,
-    "silo": SILO,
-    "spec_digest": HEX,
-    "salt": re.compile("([0-9a-f]{2}){16,}"),
-    "result": dict,
-}
+SPEC |= {"randomness": (re.compile("dealer|verified-dealer|ot"), None), "dealer": (SILO, None), "helper": (SILO, None)}
+RESULT: dict[str, Any] = {"v": int, "job": JOB, "silo": SILO, "spec_digest": HEX, "result": dict}
+RESULT |= {"salt": re.compile("([0-9a-f]{2}){16,}")}
 
 
 class Defect(Exception):
@@ -166,7 +160,7 @@ def never(_: str) -> Any:
 
 
 DECODER = json.JSONDecoder(parse_float=never, parse_int=small, parse_constant=never)
-ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+ENCODER = json.JSONEncoder(check_circular=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def canonical(value: Any) -> bytes:
@@ -184,37 +178,66 @@ def in_order(value: Any) -> Any:
     return [in_order(item) for item in value] if isinstance(value, list) else value
 
 
+@lru_cache(maxsize=16)
+def parse(raw: bytes) -> Any:
+    """Canonical JSON: no repeated key, no space, no second spelling.  The same text, as silos often say, is read once.
+
+    Raises: ValueError, RecursionError.
+    """
+    value, _ = DECODER.raw_decode(raw.decode())
+    if canonical(value) != raw:
+        raise ValueError("it is not canonical JSON")
+    return value
+
+
 def read_json(raw: bytes, shape: Any, where: object) -> Any:
-    """Parse canonical JSON of a shape: no repeated key, no space, no second spelling, no surplus field."""
+    """Canonical JSON of a shape, without a surplus field."""
     with suppress(ValueError, RecursionError):
-        value = DECODER.decode(raw.decode())
-        if fits(value, shape) and canonical(value) == raw:
+        value = parse(raw)
+        if fits(value, shape):
             return value
     raise Defect(f"{where}: it is not what the format has here")
 
 
-def fits(value: Any, shape: Any) -> bool:
-    """A shape is a type, a constant, a pattern, a choice (a tuple), a list of one shape, or an object of exactly these."""
+def shaped(shape: Any) -> Callable[[Any], bool]:
+    """The test whether a value has a shape.
+
+    A shape is a type, a constant, a pattern, a choice (a tuple), a list of one shape, or an object of exactly these.
+    """
     kind = type(shape)
     if kind is type:
-        return type(value) is shape
+        return lambda value: type(value) is shape
     if kind is re.Pattern:
-        return type(value) is str and shape.fullmatch(value) is not None
+        return lambda value: type(value) is str and shape.fullmatch(value) is not None
     if kind is dict:
-        same = type(value) is dict and value.keys() == shape.keys()
-        return same and not [name for name, part in shape.items() if not fits(value[name], part)]
+        keys, parts = shape.keys(), [(name, shaped(part)) for name, part in shape.items()]
+        return lambda value: (
+            type(value) is dict and value.keys() == keys and not [k for k, ok in parts if not ok(value[k])]
+        )
     if kind is list:
-        return type(value) is list and not [item for item in value if not fits(item, shape[0])]
+        each = shaped(shape[0])
+        return lambda value: type(value) is list and not [item for item in value if not each(item)]
     if kind is tuple:
-        return any(fits(value, one) for one in shape)
-    return type(value) is kind and bool(value == shape)
+        choice = [shaped(one) for one in shape]
+        return lambda value: any(ok(value) for ok in choice)
+    return lambda value: type(value) is kind and bool(value == shape)
+
+
+def fits(value: Any, shape: Any) -> bool:
+    """Whether it has the shape."""
+    return shaped(shape)(value)
+
+
+SPEC_FITS = shaped(SPEC)
+BODIES = {event: shaped(shape) for event, (_, shape) in EVENTS.items()}
 
 
 def unbase64(text: str | bytes, where: object) -> bytes:
     """Padded standard base64."""
     with suppress(ValueError):
-        raw = base64.b64decode(text, validate=True)
-        if base64.b64encode(raw) == (text.encode() if isinstance(text, str) else text):
+        raw = binascii.a2b_base64(text, strict_mode=True)
+        last = binascii.b2a_base64(raw[(len(raw) - 1) // 3 * 3 :], newline=False)  # only here bits could be left over
+        if len(text) == (len(raw) + 2) // 3 * 4 and last == (text.encode() if isinstance(text, str) else text)[-4:]:
             return raw
     raise Defect(f"{where}: it holds damaged base64")
 
@@ -295,7 +318,7 @@ def parse_vkey(text: str, kind: int = LOG, where: str = "log.vkey") -> NoteKey:
     return made
 
 
-@cache
+@lru_cache(maxsize=4096)
 def public_key(raw: bytes) -> Ed25519PublicKey:
     """Raises: ValueError."""
     return Ed25519PublicKey.from_public_bytes(raw)
@@ -517,22 +540,25 @@ class Entry:
 
 def open_entry(index: int, raw: bytes) -> Entry:
     """Parse an envelope strictly: one signer, the one its payload names, and nothing extra anywhere."""
-    where, parts = f"entry {index}", raw.split(b'"')
-    expect(len(parts) == len(ENVELOPE), f"{where}: it is not what the format has here")
-    payload, signer, signature = (parts[place] for place in VARIABLE)
-    for place in VARIABLE:
-        parts[place] = b""
-    expect(parts == ENVELOPE, f"{where}: it is not what the format has here")
+    where, envelope = f"entry {index}", ENVELOPE.fullmatch(raw)
+    payload, signer, signature = envelope.groups() if envelope else (b"", b"", b"")
     text = unbase64(payload, where)
-    statement = read_json(text, STATEMENT, where)
-    expect(len(statement["subject"]) == 1, f"{where}: it is about more than one job")
-    subject, said = statement["subject"][0], statement["predicate"]
-    event = statement["predicateType"].rpartition("/")[2]
-    known = event in EVENTS and said["silo"].encode() == signer and fits(said["body"], EVENTS[event][1])
+    said = PAYLOAD.fullmatch(text)
+    if said is None:
+        raise Defect(f"{where}: it is not what the format has here")
+    expect(not said[9], f"{where}: it is about more than one job")
+    prev, seq, silo, time, event, spec_digest, job = (part.decode() for part in said.groups(b"")[1:8])
+    body = read_json(said[1], dict, where)
+    known = event in EVENTS and said[4] == signer and BODIES[event](body)
     expect(known, f"{where}: it is no statement that this format knows, or names another signer than its envelope")
-    names = (subject["name"].removeprefix("job:"), subject["digest"]["sha256"])
-    name = f"{where}, '{event}' by {said['silo']}"
-    return Entry(index, event, *names, text, sha256(text), unbase64(signature, where), **said, name=name)
+    sealed, name = unbase64(signature, where), f"{where}, '{event}' by {silo}"
+    return Entry(index, event, job, spec_digest, text, sha256(text), sealed, silo, int(seq), prev, time, body, name)
+
+
+def member_digest(entry: Entry) -> str:
+    """Of the only member of an entry's body, as it is written."""
+    body = PAYLOAD.sub(rb"\1", entry.payload)
+    return sha256(body[body.index(b":") + 1 : -1])
 
 
 def is_signed(entry: Entry, public: bytes) -> bool:
@@ -683,7 +709,7 @@ def check_signatures(entries: Sequence[Entry], roster: Roster) -> str:
 # --- the story: what must hold of entries that are rightly signed and logged ---
 
 
-@dataclass(frozen=True)
+@dataclass
 class Story:
     """One job as its entries tell it.  participants: the data owners in spec order, then the dealer or the helper, if any.
 
@@ -698,9 +724,16 @@ class Story:
     participants: list[str]
     state: str = "unclear"
 
+    @cached_property
+    def _said(self) -> dict[str, dict[str, Entry]]:
+        found: dict[str, dict[str, Entry]] = {}
+        for entry in self.entries:
+            found.setdefault(entry.event, {})[entry.silo] = entry
+        return found
+
     def said(self, event: str) -> dict[str, Entry]:
         """Who said it."""
-        return {e.silo: e for e in self.entries if e.event == event}
+        return self._said.get(event, {})
 
 
 def tell(job: str, entries: Sequence[Entry]) -> Story:
@@ -713,10 +746,10 @@ def tell(job: str, entries: Sequence[Entry]) -> Story:
     expect(disclosed.silo == proposed.silo, f"{disclosed}: the job was proposed by {proposed.silo}")
     spec, disclosure = {"helper": None, **proposed.body["spec"]}, disclosed.body["disclosure"]  # older specs lack it
     expect(
-        fits({k: spec[k] for k in SPEC.keys() & spec.keys()}, SPEC),
+        SPEC_FITS({k: spec[k] for k in SPEC.keys() & spec.keys()}),
         f"{proposed}: its spec lacks something that every spec has",
     )
-    owners, digest = [party.get("silo") for party in spec["parties"]], sha256(canonical(proposed.body["spec"]))
+    owners, digest = [party.get("silo") for party in spec["parties"]], member_digest(proposed)
     participants = [*owners, *(spec[role] for role in ("dealer", "helper") if spec[role] is not None)]
     dealt = (spec["randomness"] in ("ot", None)) == (spec["dealer"] is None)
     expect(dealt, f"{proposed}: its spec names a dealer where there is none, or none where there is one")
@@ -762,11 +795,13 @@ def check_chains(story: Story) -> str:
 
 def final_state(story: Story) -> str:
     """Walk the job's life in log order: every step waits for all of the step before it, and nothing follows the end."""
-    state, said = "disclosed", set[tuple[str, str]]()
+    state, said, wanted = "disclosed", set[tuple[str, str]](), set[tuple[str, str]]()
     for entry in story.entries[2:]:
         expect(state in PHASES, f"{entry}: it comes after the end of the job, which was '{state}'")
         ends, steps, after = PHASES[state]
-        wanted = {(p, step) for step in steps for p in (story.owners if step == "released" else story.participants)}
+        if not wanted:
+            concerned = {"released": story.owners}
+            wanted = {(p, step) for step in steps for p in concerned.get(step, story.participants)}
         if (entry.silo, entry.event) in said:
             raise Defect(f"{entry}: {entry.silo} had said it before")
         if entry.event not in ends + steps:
@@ -779,7 +814,8 @@ def final_state(story: Story) -> str:
         if entry.event == "expired":
             until = story.spec["valid_until"]
             expect(entry.time >= until, f"{entry}: it was said at {entry.time}, the job was valid until {until}")
-        state = entry.event if entry.event in ends else after if wanted <= said else state
+        if entry.event in ends or wanted <= said:
+            state, wanted = entry.event if entry.event in ends else after, set()
     return state
 
 
@@ -792,7 +828,7 @@ def check_end(state: str, allow_unfinished: bool) -> str:
 
 def check_consents(story: Story) -> str:
     """Every consent is to this disclosure, holds when it is used, and binds a data set (an owner's) or none."""
-    disclosed, consents = sha256(canonical(story.disclosure)), story.said("consented")
+    disclosed, consents = member_digest(story.entries[1]), story.said("consented")
     starts = story.said("started").values()
     for silo, entry in consents.items():
         same = entry.body["disclosure_digest"] == disclosed
@@ -863,7 +899,7 @@ def check_approvals(story: Story) -> str:
             distinct = len({a[part] for a in approvals}) == len(approvals)
             expect(distinct, f"{entry}: two of its approvals are of one person")
         for one in approvals:
-            about = {"job": story.job, "spec_digest": entry.spec_digest, "silo": silo, "name": one["name"]}
+            about = {"job": entry.job, "spec_digest": entry.spec_digest, "silo": silo, "name": one["name"]}
             about |= {"disclosure_digest": entry.body["disclosure_digest"], "time": one["time"]}
             key, signature = unbase64(one["key"], entry), unbase64(one["signature"], entry)
             good = signed_by(key, signature, b"accord-approval-v1\n" + canonical(about))
@@ -906,8 +942,7 @@ def check_pins(story: Story, pins: Mapping[str, set[str]]) -> str:
 # --- the report ---
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One thing that was checked.  detail: what was found, or the sentence that says what is wrong and where."""
 
     name: str
@@ -915,8 +950,7 @@ class Check:
     detail: str
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(NamedTuple):
     """What the entries say; worth as much as the checks.  learned: from the disclosure that everybody signed."""
 
     job: str
@@ -1041,12 +1075,12 @@ def rules_of(story: Story, trust: Trust) -> list[tuple[str, Callable[[], str]]]:
 
 def summarise(story: Story) -> Summary:
     """The story in a few lines."""
-    shape, spec, lines = {"silo": str, "learns": str}, story.spec, story.disclosure.get("lines")
-    told = (
-        [{k: line.get(k) for k in shape} for line in lines if isinstance(line, dict)] if isinstance(lines, list) else []
-    )
-    learned = [f"{line['silo']} learns {line['learns']}" for line in told if fits(line, shape)]
-    timeline = [f"{e.time}  {e.silo}: {e.event}" for e in story.entries]
+    spec, lines = story.spec, story.disclosure.get("lines")
+    told = [line for line in lines if isinstance(line, dict)] if isinstance(lines, list) else []
+    told = [line for line in told if type(line.get("silo")) is str and type(line.get("learns")) is str]
+    # one copy of what many jobs say: less to keep, and to send from process to process
+    learned = [sys.intern(f"{line['silo']} learns {line['learns']}") for line in told]
+    timeline = [sys.intern(f"{e.time}  {e.silo}: {e.event}") for e in story.entries]
     who = (story.entries[0].silo, story.participants)
     return Summary(
         spec["job"], spec["kind"], spec["purpose"], spec["randomness"] or "none", *who, story.state, timeline, learned
@@ -1080,10 +1114,8 @@ def check_job(archive: Archive, job: str, trust: Trust) -> Found:
         entries = check_entries(report, lines, trust)
         story = report.run("spec", lambda: tell(job, entries), lambda s: f"sha256 {s.entries[0].spec_digest}")
         with suppress(Defect):
-            state = report.run(
-                "course", lambda: final_state(story), lambda after: f"every step in order, up to '{after}'"
-            )
-            story = dataclasses.replace(story, state=state)
+            step = "every step in order, up to '{}'".format
+            story.state = report.run("course", lambda: final_state(story), step)
         report.summaries.append(summarise(story))
         gather(found, story)
         if trust.stories:
@@ -1094,11 +1126,16 @@ def check_job(archive: Archive, job: str, trust: Trust) -> Found:
     return found
 
 
+@lru_cache(maxsize=1)
+def opened(path: Path) -> Archive:
+    """A process that checks batches keeps the archive open."""
+    gc.disable()  # entries hold no cycles, and searching millions of them for some takes a tenth of the time
+    return Archive(path)
+
+
 def check_batch(path: Path, trust: Trust, jobs: Sequence[str]) -> list[Found]:
     """Several jobs, in a process of their own."""
-    gc.disable()  # entries hold no cycles, and searching millions of them for some takes a tenth of the time
-    with Archive(path) as archive:
-        found = [check_job(archive, job, trust) for job in jobs]
+    found = [check_job(opened(path), job, trust) for job in jobs]
     for one in found:
         one.report = condensed(one)
     return found
@@ -1121,7 +1158,7 @@ def check_jobs(archive: Archive, trust: Trust) -> Iterator[Found]:
             found.report = found.report if len(jobs) == 1 else condensed(found)
             yield found
         return
-    batches = [jobs[start::workers] for start in range(workers)]
+    batches = [jobs[start : start + BATCH] for start in range(0, len(jobs), BATCH)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for batch in pool.map(partial(check_batch, archive.path, trust), batches):
             yield from batch
@@ -1144,14 +1181,17 @@ class Tree(NamedTuple):
         return self.roots.get(size)
 
 
-def check_tree(archive: Archive, head: Head, sizes: Sequence[int], leaves: list[tuple[int, bytes]]) -> Tree:
-    """The entries and hashes lead to the checkpoint's root."""
+def check_tree(
+    archive: Archive, head: Head, sizes: Sequence[int], leaves: list[tuple[int, bytes]], also: Iterable[int] = ()
+) -> Tree:
+    """The entries and hashes lead to the checkpoint's root.  also: more sizes to show, if nothing is left out."""
     leaves.sort()
     for (one, _), (other, _) in pairwise(leaves):
         expect(one != other, f"entry {one}: the bundle has it twice")
     expect(not leaves or leaves[-1][0] < head.size, f"the log has {head.size} entries, the bundle has one beyond them")
     hashes = read_hashes(archive)
-    shown = roots(head.size, leaves, hashes, sizes)
+    also = () if hashes else [size for size in set(also) if 0 <= size <= head.size]
+    shown = roots(head.size, leaves, hashes, [*sizes, *also])
     lead = "its entries and hashes do not lead to the checkpoint's root: one was changed, moved, added or left out"
     expect(shown[head.size] == head.root, f"the bundle is not of this log: {lead}")
     return Tree(leaves, hashes, shown)
@@ -1216,17 +1256,6 @@ def check_pinned(pins: Mapping[str, str], speakers: set[str]) -> str:
     return ", ".join(sorted(pins)) or "no key was pinned: compare the fingerprints, or give --pin"
 
 
-def overall_rules_of(
-    note: bytes, witnesses: Sequence[NoteKey], quorum: int, jobs: Sequence[Found], pins: Mapping[str, str]
-) -> list[tuple[str, Callable[[], str]]]:
-    """Checks over all jobs that do not build on the tree, by name."""
-    return [
-        ("cosignatures", lambda: check_witnesses(note, witnesses, quorum)),
-        ("spending", lambda: check_spending([charge for found in jobs for charge in found.charges])),
-        ("pins", lambda: check_pinned(pins, {silo for found in jobs for silo in found.speakers})),
-    ]
-
-
 EXPLAIN = {
     "zip file": "The file is whole, and holds only what the format knows, within its limits.",
     "log key": "Everything about order hangs on this key. It proves something only if you have it from elsewhere.",
@@ -1285,19 +1314,18 @@ def verify_bundle(
     stories: keep every entry in the report.
     """
     report, pinned = Report(), dict(pins or {})
-    opened = partial(report.run, "zip file", lambda: Archive(Path(path)), lambda a: f"{len(a.members)} files")
-    with report.until_defect(), opened() as archive:
+    unpack = partial(report.run, "zip file", lambda: Archive(Path(path)), lambda a: f"{len(a.members)} files")
+    with report.until_defect(), unpack() as archive:
         whose = "the key you gave" if log_key else "taken from the bundle itself: compare it, or give --log-key"
         key = report.run("log key", lambda: read_key(archive, log_key), lambda k: f"{k.name}, {whose}")
         note = archive.read("checkpoint")
-        open_head = partial(open_checkpoint, note, key, "checkpoint")
-        head = report.run("checkpoint", open_head, lambda h: f"{h.size} entries, signed by the log key")
+        signed = partial(open_checkpoint, note, key, "checkpoint")
+        head = report.run("checkpoint", signed, lambda h: f"{h.size} entries, signed by the log key")
         sizes = report.run("manifest", lambda: read_sizes(archive, key, head), lambda s: f"{len(s)} earlier sizes")
         roster, leaves = report.run("roster", lambda: read_roster(archive, key), lambda r: f"{len(r[1])} entries")
         kin = {silo: roster.kin(silo, fingerprint) for silo, fingerprint in pinned.items()}
         every = every_signature or len(archive.jobs()) <= FEW_JOBS
-        found_jobs = check_jobs(archive, Trust(roster, kin, every, allow_unfinished, stories))
-        jobs = {found.job: found for found in sorted(found_jobs, key=lambda f: f.job)}
+        jobs = {f.job: f for f in check_jobs(archive, Trust(roster, kin, every, allow_unfinished, stories))}
         for found in jobs.values():
             report.checks += found.report.checks
             report.summaries += found.report.summaries
@@ -1305,16 +1333,21 @@ def verify_bundle(
             leaves += [(place, found.leaves[32 * n : 32 * n + 32]) for n, place in enumerate(found.places)]
         known = [*roster.witnesses(), *(parse_vkey(text, WITNESS, "--witness") for text in witnesses)]
         with suppress(Defect):
-            build = partial(check_tree, archive, head, sizes, leaves)
+            heads = [one for found in jobs.values() for one in found.heads]
+            build = partial(check_tree, archive, head, sizes, leaves, [seen for _, _, _, seen, _ in heads])
             told = f"{len(leaves)} of {head.size} entries are here"
             tree = report.run("tree", build, lambda t: f"{told}, {len(t.hashes)} hashes stand for the others")
             with suppress(Defect):
                 report.run("history", lambda: check_history(tree, key, Path(since) if since else None))
             with suppress(Defect):
-                report.run("heads", lambda: check_heads(tree, [h for f in jobs.values() for h in f.heads]))
-        for name, rule in overall_rules_of(note, known, quorum, list(jobs.values()), pinned):
-            with suppress(Defect):
-                report.run(name, rule)
+                report.run("heads", lambda: check_heads(tree, heads))
+        speakers = {silo for found in jobs.values() for silo in found.speakers}
+        with suppress(Defect):
+            report.run("cosignatures", lambda: check_witnesses(note, known, quorum))
+        with suppress(Defect):
+            report.run("spending", lambda: check_spending([c for found in jobs.values() for c in found.charges]))
+        with suppress(Defect):
+            report.run("pins", lambda: check_pinned(pinned, speakers))
         for n, file in enumerate(results, 1):
             with suppress(Defect):
                 report.run(f"result {n}", partial(check_result, Path(file), jobs))
@@ -1368,38 +1401,29 @@ def witness(text: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 if the bundle verified, 1 if it was refused, 2 if the command line is wrong."""
     parser = argparse.ArgumentParser(prog="verify", description="Verify an audit bundle offline.")
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--log-key", metavar="VKEY", help="the log's verifier key, from a source you trust")
-    parser.add_argument("--pin", type=pin, action="append", default=[], metavar="SILO=FINGERPRINT", help="a silo's key")
-    parser.add_argument("--result", type=Path, action="append", default=[], metavar="FILE", help="a released result")
-    parser.add_argument("--since", type=Path, metavar="CHECKPOINT", help="a checkpoint of this log that you kept")
-    parser.add_argument("--witness", type=witness, action="append", default=[], metavar="VKEY", help="a witness's key")
-    parser.add_argument("--quorum", type=int, default=0, metavar="N", help="how many witnesses must have cosigned")
-    parser.add_argument("--allow-unfinished", action="store_true", help="accept a job that has not ended")
-    parser.add_argument("--every-signature", action="store_true", help="check also those that a later one covers")
-    parser.add_argument("--explain", action="store_true", help="say of each check what it proves")
-    parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
-    given = parser.parse_args(arguments)
-    report = verify_bundle(
-        given.bundle,
-        given.log_key,
-        dict(given.pin),
-        given.result,
-        given.since,
-        given.allow_unfinished,
-        given.witness,
-        given.quorum,
-        given.every_signature,
-        stories=False,
-    )
-    if given.json:
-        parts = {name: [dict(vars(one)) for one in getattr(report, name)] for name in ("checks", "summaries")}
-        for check in parts["checks"] if given.explain else ():
+    add = parser.add_argument
+    add("path", type=Path, metavar="BUNDLE")
+    add("--log-key", metavar="VKEY", help="the log's verifier key, from a source you trust")
+    add("--pin", type=pin, action="append", default=[], dest="pins", metavar="SILO=FINGERPRINT", help="a silo's key")
+    add("--result", type=Path, action="append", default=[], dest="results", metavar="FILE", help="a released result")
+    add("--since", type=Path, metavar="CHECKPOINT", help="a checkpoint of this log that you kept")
+    add("--witness", type=witness, action="append", default=[], dest="witnesses", metavar="VKEY", help="a witness")
+    add("--quorum", type=int, default=0, metavar="N", help="how many witnesses must have cosigned")
+    add("--allow-unfinished", action="store_true", help="accept a job that has not ended")
+    add("--every-signature", action="store_true", help="check also those that a later one covers")
+    add("--explain", action="store_true", help="say of each check what it proves")
+    add("--json", action="store_true", help="print the whole report as JSON")
+    given = vars(parser.parse_args(arguments))
+    as_json, explain = given.pop("json"), given.pop("explain")
+    report = verify_bundle(**given | {"pins": dict(given["pins"])}, stories=False)
+    if as_json:
+        parts = {name: [one._asdict() for one in getattr(report, name)] for name in ("checks", "summaries")}
+        for check in parts["checks"] if explain else ():
             check["proves"] = EXPLAIN.get(explained(check["name"]), "")
         spread = 1 if len(report.summaries) < 2 else None  # for people to read; for many jobs it would take seconds
         print(json.dumps({"ok": report.ok, "reason": report.reason, **parts}, indent=spread))
     else:
-        show(report, given.explain)
+        show(report, explain)
     return 0 if report.ok else 1
 
 

@@ -242,7 +242,7 @@ def test_the_lineage_is_a_picture_of_what_was_released() -> None:
     assert len(drawn.edges) == 4
     root = ElementTree.fromstring(lineage.svg(drawn))  # noqa: S314 - our own text
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    assert "Lineage: 2 data sets, 1 jobs, 2 results" in ElementTree.tostring(root, encoding="unicode")
+    assert "Lineage: 2 data sets, 1 job, 2 results" in ElementTree.tostring(root, encoding="unicode")
 
 
 def test_the_pdf_says_what_the_page_says_and_is_the_same_twice() -> None:
