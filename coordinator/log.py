@@ -92,6 +92,7 @@ class Log:
     def __init__(self, db: Database, sign: Sign) -> None:
         self._db, self._sign = db, sign
         self._growth: _Growth | None = None
+        self._behind = False
         self._published = 0  # the largest size this process has committed or found
 
     def create_head(self) -> None:
@@ -120,6 +121,8 @@ class Log:
 
         Raises: RolledBack if the log must not grow.
         """
+        if self._behind:
+            raise RolledBack("this log was seen with entries that its database does not have")
         growth = self._growing()
         index, said = growth.size, entry.sealed.statement
         self._db.execute(
@@ -168,7 +171,7 @@ class Log:
 
     def forget(self, published: int | None = None) -> None:
         """The transaction is over; published: the size it committed, None if it was rolled back."""
-        self._growth = None
+        self._growth, self._behind = None, False
         self._published = max(self._published, published or 0)
 
     def _growing(self) -> _Growth:
@@ -196,6 +199,7 @@ class Log:
 
         Entries of the open transaction, if there are any, are committed: they were checked before it was known.
         """
+        self._behind = True
         (count,) = self._db.execute("SELECT count(*) FROM ahead").fetchone()
         if count < MAX_AHEAD:
             self._db.execute(

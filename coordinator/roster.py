@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from coordinator.database import Database
-from coordinator.enrol import Enrolment, TokenRecord, check_name, check_token
-from coordinator.envelope import EnvelopeError
+from coordinator.enrol import Enrolment, TokenRecord, check_name, check_token, read_rotation
+from coordinator.envelope import EnvelopeError, fingerprint
 from coordinator.errors import Conflict, Forbidden, Malformed, Unknown
 from coordinator.log import Entry, Sign
 from coordinator.note import VerifierKey
@@ -31,8 +31,9 @@ SCHEMA = """
 CREATE TABLE silo(
     name TEXT PRIMARY KEY, identity_key BLOB NOT NULL, spki TEXT NOT NULL, enrolled_at INTEGER NOT NULL,
     revoked INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
--- Every identity key that the log has ever named, and whose it was: no other silo can take it, and none goes back to it.
-CREATE TABLE named_key(identity_key BLOB PRIMARY KEY, silo TEXT NOT NULL) STRICT, WITHOUT ROWID;
+-- Every identity key that the log has ever named, and whose it was: no other silo can take it, and a revoked one nobody.
+CREATE TABLE named_key(
+    identity_key BLOB PRIMARY KEY, silo TEXT NOT NULL, revoked INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
 CREATE TABLE token(
     id TEXT PRIMARY KEY, silo TEXT NOT NULL, secret_hash BLOB NOT NULL, expires INTEGER NOT NULL,
     allow_replace INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
@@ -71,6 +72,10 @@ class Roster(Transactions):
             check_name(request, token, taken=self.silo(token.silo) is not None)
             if self._named(request.identity_key) not in (None, token.silo):
                 raise Conflict("the identity key is enrolled under another name")
+            if self._revoked_key(request.identity_key):
+                raise Conflict("the identity key was revoked; make another one")
+            if self.log.roster_said(token.silo, request.sealed.payload_digest) is not None:
+                raise Conflict("this enrolment is in the log already; make another one")
             self._name_key(request.identity_key, token.silo)
             self._keys.clear()
             self._db.execute("UPDATE token SET used = 1 WHERE id = ?", (token_id,))
@@ -96,16 +101,19 @@ class Roster(Transactions):
     def rotate(self, entry: Entry, new_key: bytes, now: dt.datetime) -> int:
         """Log a silo's statement, signed with its present key, that it has another one from now on; returns the index.
 
-        The caller has checked that the body names `new_key` and that the holder of `new_key` agrees.
-        Raises: Forbidden; Conflict, also if any silo ever had `new_key`.
+        The holder of `new_key` must agree to follow the key of now: a statement that another rotation has overtaken does not.
+        Raises: Malformed, Forbidden; Conflict, also if any silo ever had `new_key`.
         """
         silo = entry.sealed.statement.silo
         with self._transaction():
             if (before := self._said_of_roster(entry)) is not None:
                 return before
-            self._check_roster_entry(entry, self._signing_key(silo))
+            present = self._signing_key(silo)
+            self._check_roster_entry(entry, present)
             if self._named(new_key) is not None:
                 raise Conflict("the identity key was used before")
+            if read_rotation(entry.sealed, present) != new_key:
+                raise Conflict("the entry names another identity key than the request")
             self._name_key(new_key, silo)
             self._keys.clear()
             self._db.execute("UPDATE silo SET identity_key = ? WHERE name = ?", (new_key, silo))
@@ -120,9 +128,14 @@ class Roster(Transactions):
             if (before := self._said_of_roster(entry)) is not None:
                 return before
             self._check_roster_entry(entry, self._log_key.key)
-            self._keys.clear()
-            if self._db.execute("UPDATE silo SET revoked = 1 WHERE name = ?", (silo,)).rowcount != 1:
+            row = self.silo(silo)
+            if row is None:
                 raise Unknown(f"no silo '{silo}' is enrolled")
+            if row.revoked or entry.sealed.statement.body.get("fingerprint") != fingerprint(row.identity_key):
+                raise Conflict(f"the key of {silo} has changed meanwhile; revoke it again")
+            self._keys.clear()
+            self._db.execute("UPDATE silo SET revoked = 1 WHERE name = ?", (silo,))
+            self._db.execute("UPDATE named_key SET revoked = 1 WHERE identity_key = ?", (row.identity_key,))
             return self.log.append(entry, int(now.timestamp()))
 
     def roster_chain_end(self, silo: str) -> tuple[int, str]:
@@ -150,6 +163,10 @@ class Roster(Transactions):
     def _named(self, identity_key: bytes) -> str | None:
         row = self._db.execute("SELECT silo FROM named_key WHERE identity_key = ?", (identity_key,)).fetchone()
         return row[0] if row else None
+
+    def _revoked_key(self, identity_key: bytes) -> bool:
+        row = self._db.execute("SELECT revoked FROM named_key WHERE identity_key = ?", (identity_key,)).fetchone()
+        return bool(row and row[0])
 
     def _name_key(self, identity_key: bytes, silo: str) -> None:
         self._db.execute(

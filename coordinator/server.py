@@ -20,7 +20,7 @@ from coordinator import quotas, tiles
 from coordinator.app import build_app
 from coordinator.enrol import JoinToken, TokenRecord, revocation
 from coordinator.envelope import seal
-from coordinator.errors import Malformed, Unavailable, Unknown
+from coordinator.errors import Malformed, Refusal, Unavailable, Unknown
 from coordinator.events import Hub
 from coordinator.home import Home
 from coordinator.log import Entry
@@ -114,11 +114,15 @@ async def _upkeep(coordinator: Coordinator, place: Home, tls: ssl.SSLContext) ->
     """What time brings: jobs expire, revocations reach open sockets, the server's certificate is renewed."""
     while True:
         try:
-            await coordinator.expire_overdue()
             await coordinator.hang_up_on_revoked()
             if place.refresh_server_certificate(coordinator.clock()):
                 tls.load_cert_chain(place.path / "server.pem", place.path / "server.key")
-        except (Unavailable, OSError) as exc:  # a full disk may have room again later
+            await coordinator.expire_overdue()
+        except (
+            Unavailable,
+            Refusal,
+            OSError,
+        ) as exc:  # a full disk may have room again, a log that is behind may be restored
             _log.warning("upkeep failed and is tried again: %s", exc)
         await asyncio.sleep(TICK_S)
 

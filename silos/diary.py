@@ -18,7 +18,7 @@ from typing import Any
 from coordinator.envelope import Sealed, Statement, parse
 from silos.client import CoordinatorClient
 from silos.errors import ConfigError, CoordinatorRefused
-from silos.identity import Identity
+from silos.identity import Identity, sync_directory
 from silos.times import to_text, utcnow
 from silos.validation import write_private
 
@@ -86,6 +86,7 @@ class Diary:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = directory / f"{statement.seq:04d}-{event}.json"
         write_private(path, self.identity.seal(statement))
+        sync_directory(directory)  # what is posted next is known here after a crash, too
         return path
 
     @asynccontextmanager

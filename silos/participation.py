@@ -107,11 +107,12 @@ class Participation:
             async with asyncio.timeout(LOOK_BACK_S):
                 await self.silo.board.wait(self.job, FINAL)
             # What was cut off on its way is sent again: after that it is in the log, or was refused and is not in the diary.
-            for _ in self._diary.paths():
+            said = self._diary.paths()
+            for _ in said:
                 with contextlib.suppress(CoordinatorRefused):
                     await self.voice.catch_up()
                     break
-            await watch.check_said(self.silo.client, self.silo.home, self.job)
+            await watch.check_said(self.silo.client, self.silo.home, self.job, said)
 
     async def give_up(self, reason: str, step: str) -> None:
         """End a job that this silo cannot go on with; before everybody has consented that is a refusal."""
@@ -180,6 +181,8 @@ class Participation:
         except TimeoutError:
             return  # past valid_until the coordinator expires it; there is nothing to add
         limit_s = self.silo.config.limits.job_timeout_s
+        if self.silo.slots.locked() and not self._consented().body["approvals"]:
+            raise JobFailed("work", f"{self.silo.name} runs as many jobs as it may")
         try:
             async with asyncio.timeout(SLOT_WAIT_S):
                 await self.silo.slots.acquire()

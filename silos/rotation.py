@@ -118,14 +118,10 @@ async def _check_no_jobs(client: CoordinatorClient, home: Home) -> None:
     bound = [
         str(job["job"])
         for job in await client.jobs()
-        if job["state"] not in FINAL and silo in job["participants"] and _consented(home, str(job["job"]))
+        if job["state"] not in FINAL and said_paths(home.job(str(job["job"])))
     ]
     if bound:
         raise ConfigError(
-            f"{silo} consented with its present key to jobs that are not over: {', '.join(bound)}; wait for them, or let"
+            f"{silo} spoke with its present key about jobs that are not over: {', '.join(bound)}; wait for them, or let"
             " them fail with --force"
         )
-
-
-def _consented(home: Home, job: str) -> bool:
-    return any(path.name.endswith("-consented.json") for path in said_paths(home.job(job)))

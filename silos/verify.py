@@ -1262,7 +1262,8 @@ EXPLAIN = {
     "checkpoint": "The log bound itself, by its signature, to this number of entries and to each byte of them.",
     "manifest": "The bundle is about this log at this size.",
     "roster": "Which key spoke for which silo, from where to where in the log: each change is signed by the silo, a "
-    "rotation by the old and the new key, a revocation by the log.",
+    "rotation by the old and the new key, a revocation by the log. Where hashes stand for other entries, a later change may "
+    "be among them; an operator's bundle leaves none out.",
     "job": "Every check of one job passed, which a bundle of that job alone would list.",
     "job file": "The job's entries are there, in the order of the log.",
     "entries": "Each statement is exactly in its format.",
@@ -1331,7 +1332,9 @@ def verify_bundle(
             report.summaries += found.report.summaries
             report.stories += found.report.stories
             leaves += [(place, found.leaves[32 * n : 32 * n + 32]) for n, place in enumerate(found.places)]
-        known = [*roster.witnesses(), *(parse_vkey(text, WITNESS, "--witness") for text in witnesses)]
+        named = [parse_vkey(text, WITNESS, "--witness") for text in witnesses]
+        ours = [w for w in roster.witnesses() if sha256(w.public) in kin.get(w.name, ())]  # the log could enrol others
+        known = [*(ours if named or pinned else roster.witnesses()), *named]
         with suppress(Defect):
             heads = [one for found in jobs.values() for one in found.heads]
             build = partial(check_tree, archive, head, sizes, leaves, [seen for _, _, _, seen, _ in heads])

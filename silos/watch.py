@@ -12,9 +12,10 @@ import datetime as dt
 import fcntl
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from coordinator.envelope import parse
@@ -40,6 +41,7 @@ log = logging.getLogger("accord.node")
 
 LOOK_EVERY_S = 30.0
 LOCK_RETRY_S = 0.02
+ROSTER_TRIES = 10
 CLOCKS_APART = dt.timedelta(minutes=10)
 
 
@@ -98,27 +100,30 @@ async def roster(client: CoordinatorClient, home: Home) -> list[dict[str, Any]]:
 
     Raises: RosterForged naming a silo; what `look` raises.
     """
-    shown = await client.roster()
-    if _difference(rosters.load(home), shown) is None:
-        return shown
-    await look(client, home)  # the log may have grown since we looked
-    if _difference(rosters.load(home), shown) is None:
-        return shown
-    shown = await client.roster()  # and since the list was made
-    await look(client, home)
-    if (found := _difference(rosters.load(home), shown)) is None:
-        return shown
-    raise RosterForged(client.url, *found)
+    for _ in range(ROSTER_TRIES):
+        before = rosters.load(home)
+        shown = await client.roster()
+        if _difference(before, shown) is None:
+            return shown
+        await look(client, home)  # the log may have grown since we looked
+        after = rosters.load(home)
+        if (found := _difference(after, shown)) is None:
+            return shown
+        if after.entries == before.entries:  # nothing changed around the list, so it is wrong
+            raise RosterForged(client.url, *found)
+    raise CoordinatorUnreachable("the coordinator's list of silos changes too fast to be compared")
 
 
-async def check_said(client: CoordinatorClient, home: Home, job: str) -> None:
+async def check_said(client: CoordinatorClient, home: Home, job: str, said: Sequence[Path] | None = None) -> None:
     """Check that all we said about a job is in the coordinator's account of it and in the log; once it has taken the last.
+
+    said: the files of the statements that it has taken; those of the diary if left out.  One that was refused is gone.
 
     Raises: LogRewritten naming the statement; what `look` raises.
     """
     view = await client.job(job)
     shown = {base64.b64decode(entry["envelope"]): int(entry["index"]) for entry in view["entries"]}
-    own = [path.read_bytes() for path in said_paths(home.job(job))]
+    own = [path.read_bytes() for path in (said_paths(home.job(job)) if said is None else said) if path.exists()]
     for envelope in own:
         if envelope not in shown:
             event = parse(envelope).statement.event

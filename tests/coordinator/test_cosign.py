@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from coordinator import home as homes
 from coordinator.cosign import CosignError, WitnessKey, cosign, cosignatures, verify_cosignature, with_lines
-from coordinator.enrol import revocation
-from coordinator.envelope import seal
+from coordinator.enrol import revocation, rotation_message
+from coordinator.envelope import Statement, seal
 from coordinator.errors import Conflict, Forbidden, Malformed, RolledBack, Unknown
 from coordinator.home import Home
 from coordinator.log import Entry
 from coordinator.note import Checkpoint, NoteError, open_checkpoint, sign_checkpoint, verifier_key
 from coordinator.server import init_home
+from coordinator.statements import format_time
 from coordinator.store import Store
 from tests.coordinator.crashes import DEALER, LENDER, PLATFORM, Round, put_on_roster
 from tests.coordinator.world import ORIGIN, START, Job, TestSilo, call, disclosure_of, make_spec
@@ -239,6 +240,23 @@ def test_a_key_is_used_once_and_by_one_silo(home: Home, store: Store) -> None:
         store.revoke(Entry.parse(seal(statement, home.log_key)), "nobody", START)
     with pytest.raises(Forbidden, match="not that of coordinator"):
         store.revoke(Entry.parse(seal(statement, LOG)), "nobody", START)
+
+
+def test_a_rotation_that_another_one_has_overtaken_is_not_logged(home: Home, store: Store) -> None:
+    """It is signed by the key of now and rightly chained, but its new key agreed to follow the one before."""
+    this, last = Round(1, home), Ed25519PrivateKey.generate()
+    this.add_token(store)
+    this.enrol(store)
+    this.rotate(store)
+    agreed = last.sign(rotation_message("silo-1", this.silo.identity.public_key().public_bytes_raw()))
+    raw = last.public_key().public_bytes_raw()
+    body = {"identity_key": base64.b64encode(raw).decode(), "proof": base64.b64encode(agreed).decode()}
+    place = store.roster_chain_end("silo-1")
+    statement = Statement("rotated", "", "", "silo-1", *place, format_time(START), body)
+    size = store.log.size()
+    with pytest.raises(Malformed, match="the proof is not the new key's signature"):
+        store.rotate(Entry.parse(seal(statement, this.new_key)), raw, START)
+    assert store.log.size() == size
 
 
 # --- a database that is older than what was shown

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BUILD = runpy.run_path(str(EXAMPLES / "build.py"))
 NAMES = BUILD["NAMES"]

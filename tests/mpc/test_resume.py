@@ -22,6 +22,8 @@ from benchmarks.parties import tcp_pair
 from mpc.matching.kernels import kernels
 from silos.links import make_link_credentials
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("lender", "platform")
 FAILED, KILLED = 3, -signal.SIGKILL
 ROOT = Path(__file__).parents[2]

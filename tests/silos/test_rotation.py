@@ -156,7 +156,7 @@ async def test_a_rotation_waits_for_the_jobs_that_the_old_key_consented_to(tmp_p
         own = Diary(home.job(spec.job), "lender", spec.job, spec_digest(spec), first)
         consent = own.write("consented", {"disclosure_digest": "0" * 64})
         sentence = (
-            f"lender consented with its present key to jobs that are not over: {spec.job}; wait for them, or let them"
+            f"lender spoke with its present key about jobs that are not over: {spec.job}; wait for them, or let them"
         )
         with pytest.raises(ConfigError, match=f"^{sentence} fail with --force$"):
             await rotate(home)
@@ -248,9 +248,14 @@ async def test_a_revocation_is_in_the_log_with_its_reason(tmp_path: Path) -> Non
         async with connect(world.home("lender")) as client:
             with pytest.raises(CoordinatorRefused, match=r"^lender has been revoked$"):
                 await watch.look(client, world.home("lender"))
-        await join(world.home("lender"), world.url, world.token("lender", allow_replace=True))
-        async with connect(world.home("lender")) as client:
-            await watch.look(client, world.home("lender"))
+        with pytest.raises(CoordinatorRefused, match="the identity key was revoked; make another one"):
+            await join(world.home("lender"), world.url, world.token("lender", allow_replace=True))
+        anew = World(tmp_path / "anew", world.url, world.coordinator).home("lender")
+        anew.root.parent.mkdir()
+        init_home(anew.root, "lender")
+        await join(anew, world.url, world.token("lender", allow_replace=True))
+        async with connect(anew) as client:
+            await watch.look(client, anew)
 
 
 async def test_a_name_that_went_to_another_key_is_told_until_the_silo_joins_again(

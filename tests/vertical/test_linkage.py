@@ -16,7 +16,7 @@ from benchmarks import linkage as benchmark
 from mpc.errors import LocalProtocolError, PeerLost, ProtocolError, Refused, RemoteProtocolError
 from mpc.wire import Kind
 from tests.harness import Run, run_parties, try_parties
-from vertical import linkage, reveals
+from vertical import linkage, row_reveals
 from vertical.batches import Items
 from vertical.identifiers import DuplicateIdentifiersError
 from vertical.linkage import Collected, Linked, Matched, key_tag, link, pool
@@ -497,10 +497,10 @@ def test_too_many_rows_are_refused_at_home(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_it_reveals_is_declared() -> None:
-    assert [reveal.name for reveal in reveals.LINKAGE] == [
+    assert [reveal.name for reveal in row_reveals.LINKAGE] == [
         *("linkage.keys", "linkage.rows", "linkage.counts", "linkage.traffic", "linkage.early-items"),
     ]
-    assert {reveal.name for reveal in reveals.LINKAGE if reveal.to != "owners"} == {"linkage.traffic"}
+    assert {reveal.name for reveal in row_reveals.LINKAGE if reveal.to != "owners"} == {"linkage.traffic"}
     assert Linked.__doc__
 
 
