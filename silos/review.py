@@ -81,7 +81,7 @@ def read_view(job: Mapping[str, Any], roster: Sequence[Mapping[str, Any]]) -> Vi
             entries=tuple(base64.b64decode(e["envelope"], validate=True) for e in job["entries"]),
             keys={str(s["silo"]): base64.b64decode(s["identity_key"], validate=True) for s in roster},
         )
-    except (KeyError, TypeError, ValueError, binascii.Error) as exc:
+    except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as exc:
         raise SpecError("the coordinator's account of the job is not well-formed") from exc
 
 
