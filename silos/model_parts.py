@@ -29,7 +29,7 @@ def kept(part: ModelPart) -> Kept:
     """A part, ready to predict with.  Raises: ConfigError if it is damaged."""
     try:
         return Kept.read(part.kind, part.family, part.encoder, part.fitted)
-    except LocalProtocolError as exc:
+    except (LocalProtocolError, OverflowError) as exc:  # an infinity where a whole number belongs
         raise ConfigError(f"the part of model {part.model} cannot be used: {exc}") from exc
 
 

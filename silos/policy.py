@@ -196,10 +196,10 @@ def _first_failure(findings: tuple[Finding, ...]) -> int | None:
 def parse(text: str, what: str = "the policy") -> Policy:
     """Check the text of a policy file.  what: how the sentence of an error begins.  Raises: ConfigError."""
     try:
-        document = tomllib.loads(text)
+        document = _dates_as_text(tomllib.loads(text))
     except (ValueError, RecursionError) as exc:
         raise ConfigError(f"{what} is not well-formed TOML: {exc}") from exc
-    return validate(Policy, _dates_as_text(document), what, ConfigError)
+    return validate(Policy, document, what, ConfigError)
 
 
 def load(path: Path) -> Policy:

@@ -42,7 +42,7 @@ def read_result(path: Path) -> dict[str, Any]:
             raise ConfigError(f"the result {path} has more than {MAX_RESULT_BYTES} bytes")
         document = json.loads(path.read_text(encoding="utf-8"))
         document["salt"], document["result"]
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
         raise ConfigError(f"the result {path} is damaged") from exc
     if not isinstance(document, dict):
         raise ConfigError(f"the result {path} is damaged")
