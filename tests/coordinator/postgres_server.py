@@ -67,8 +67,10 @@ class PostgresServer:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
         self.process.wait(WAIT_S)
-        _, alive = psutil.wait_procs(everybody, WAIT_S)
-        assert not alive
+        deadline = time.monotonic() + WAIT_S
+        while any(_runs(child) for child in everybody):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Stop it and remove everything."""
@@ -101,6 +103,12 @@ def start_server() -> PostgresServer:
     server = PostgresServer(folder, programs, user)
     server.start()
     return server
+
+
+def _runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _group(user: str | None) -> int | None:
