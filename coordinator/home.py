@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,11 +57,11 @@ class Home:
     def open_store(self, *, create: bool = False) -> Store:
         """Raises: Corrupt, Unavailable; Conflict if tables shall be made where there are some."""
         db = open_database(self.database) if self.database else SqliteDatabase(self.path / DATABASE)
-        try:
-            return Store(db, verifier_key(self.origin, self.log_key), self.sign_head, create=create)
-        except BaseException:
-            db.close()
-            raise
+        with ExitStack() as unless_opened:
+            unless_opened.callback(db.close)
+            store = Store(db, verifier_key(self.origin, self.log_key), self.sign_head, create=create)
+            unless_opened.pop_all()
+        return store
 
     def refresh_server_certificate(self, now: dt.datetime) -> bool:
         """Issue the server's certificate anew if less than half its life is left; True if it did.

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,11 +64,11 @@ def open_rows(dataset: Dataset, scratch: Path | None = None) -> tuple[Header, St
     """The header of a data set and all its columns in row order, as a worker reads them.  Raises: CatalogueError."""
     names = [column.name for column in dataset.columns]
     stream = stream_columns(dataset, names, as_text=names, scratch=scratch)
-    try:
-        return Header(dataset.rows, tuple((field.name, kind_of(field)) for field in stream.schema)), stream
-    except BaseException:
-        stream.close()
-        raise
+    with ExitStack() as unless_opened:
+        unless_opened.callback(stream.close)
+        header = Header(dataset.rows, tuple((field.name, kind_of(field)) for field in stream.schema))
+        unless_opened.pop_all()
+    return header, stream
 
 
 def kind_of(field: pa.Field) -> str:
